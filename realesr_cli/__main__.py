@@ -1,0 +1,5 @@
+"""`python -m realesr_cli` is the command `realesr`."""
+
+from realesr_cli.cli.main import main
+
+main()

@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all: written under a temporary name in the target's folder, flushed, renamed."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from realesr_cli.errors import DiskFull, OutputError
+
+# Longest file name of the usual file systems, in bytes; the temporary name must not be the one that breaks it.
+_NAME_BYTES = 255
+
+
+def _temporary_name(path: Path) -> Path:
+    end = f".{os.getpid()}.part{path.suffix}"
+    stem = os.fsencode(path.stem)[: _NAME_BYTES - len(os.fsencode(end)) - 1]
+    return path.with_name(f".{stem.decode(errors='ignore')}{end}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; at the end what was written there replaces `path` in one step.
+
+    On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched.
+
+    Raises: DiskFull, OutputError (the folder is missing or may not be written to).
+    """
+    temporary = _temporary_name(path)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """The `OutputError` that says in one line why `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(
+            f"no space left while writing {path}", hint="free some space, or choose another disk with -o", path=path
+        )
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}",
+        hint="choose a folder that exists and that you may write to, with -o",
+        path=path,
+    )

@@ -1,0 +1,27 @@
+"""Options that several commands share: the same name, letter and meaning everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Option("-m", "--model", help="Name from `realesr models list`, a weights file, or auto.", metavar="NAME|FILE")
+]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="File or folder for the result; default: beside the input.")
+]
+Scale = Annotated[float | None, typer.Option("-s", "--scale", help="Enlargement, e.g. 4 or 2.5; default: the model's own.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps or xpu.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, fp16 or bf16.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one for each core.")]
+Tile = Annotated[
+    int | None, typer.Option("--tile", help="Side of a tile in input pixels; default: the largest that memory allows.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist. Inputs are never replaced.")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object for each event on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, and show the traceback of a bug.")]

@@ -1,0 +1,44 @@
+"""The command `realesr`: its sub-commands, and the one place where an error outside a run becomes an exit status."""
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from realesr_cli import __version__
+from realesr_cli.cli import models
+from realesr_cli.errors import RealesrError
+
+app = typer.Typer(
+    name="realesr",
+    help="Upscale pictures with the Real-ESRGAN family of networks.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(models.app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"realesr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Runs the command line and leaves with its exit status (errors.py lists them)."""
+    try:
+        app()
+    except RealesrError as error:
+        print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        sys.exit(error.exit_status)
+    sys.exit(0)

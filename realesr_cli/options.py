@@ -1,0 +1,101 @@
+"""Every default that a user can see, as frozen records shared by the command line, the Python API and `--json`."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, get_args
+
+from realesr_cli.errors import UsageError
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceOptions:
+    """Where the network runs, and in which number format."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N, mps or xpu."""
+    precision: Precision = "auto"
+    """auto = fp16 on CUDA, bf16 on CPUs where it is measured to be faster, else fp32; 16-bit pictures in fp32."""
+    threads: int | None = None
+    """CPU threads of the network; None = one for each core."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise UsageError(f"--precision {self.precision} is not one of {', '.join(get_args(Precision))}")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads must be at least 1, not {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TileOptions:
+    """How a picture is cut for the network."""
+
+    size: int | None = None
+    """Side of the part that one tile contributes, in input pixels, its context not counted; None = from free memory."""
+    pad_px: int | None = None
+    """Context on each side, in input pixels; None = what the network needs for seams to be invisible."""
+    self_ensemble: bool = False
+    """Mean over the 8 turns and mirrorings of each tile (`--tta`): 8 times the work, slightly better."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 16:
+            raise UsageError(f"--tile must be at least 16, not {self.size}")
+        if self.pad_px is not None and self.pad_px < 0:
+            raise UsageError(f"the tile context must not be negative, but is {self.pad_px}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeOptions:
+    """The size of the result: at most one of the fields is given; none = the model's own scale."""
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    fit: tuple[int, int] | None = None
+    """(width, height) of the box that the result fills as far as its proportions allow."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("scale", "width", "height", "fit") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", hint="give one of them")
+        if self.scale is not None and not 0.01 <= self.scale <= 64:
+            raise UsageError(f"the scale must lie between 0.01 and 64, not {self.scale:g}")
+        for name, value in (("width", self.width), ("height", self.height), *(("fit", v) for v in self.fit or ())):
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} must be at least 1, not {value}")
+
+    def target(self, height: int, width: int, native_scale: int) -> tuple[int, int]:
+        """The result's (height, width) for a picture of the given size; halves round up, a side is at least 1."""
+        if self.width is not None:
+            return _rounded(Fraction(height * self.width, width)), self.width
+        if self.height is not None:
+            return self.height, _rounded(Fraction(width * self.height, height))
+        if self.fit is not None:
+            ratio = min(Fraction(self.fit[0], width), Fraction(self.fit[1], height))
+        else:
+            # str() keeps 1.15 at 1.15: the nearest binary number would turn 100 x 1.15 into 114.99
+            ratio = Fraction(str(self.scale)) if self.scale is not None else Fraction(native_scale)
+        return _rounded(height * ratio), _rounded(width * ratio)
+
+    def suffix(self, native_scale: int) -> str:
+        """What distinguishes the result's name: `_x4`, `_x2.5`, `_w1920`, `_h1080`, `_fit3840x2160`."""
+        if self.width is not None:
+            return f"_w{self.width}"
+        if self.height is not None:
+            return f"_h{self.height}"
+        if self.fit is not None:
+            return f"_fit{self.fit[0]}x{self.fit[1]}"
+        return f"_x{self.scale if self.scale is not None else native_scale:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputOptions:
+    """How results are written."""
+
+    overwrite: bool = False
+    """Replace a result that is already there; an input is never replaced."""
+
+
+def _rounded(value: Fraction) -> int:
+    return max(1, int(value + Fraction(1, 2)))

@@ -1,0 +1,163 @@
+"""What a run tells the outside: events, given to a `Reporter` as they happen. Library code never prints.
+
+Events and their keys are listed in docs/architecture.md. People read stderr, programs read `--json` on stdout.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_PROGRESS_INTERVAL_S = 0.2
+
+
+class Reporter(Protocol):
+    """Receives events. `emit("done", input="a.jpg", ...)` must be callable from any thread."""
+
+    def emit(self, event: str, **fields: Any) -> None: ...
+
+
+class NullReporter:
+    """Says nothing: the default of the Python API."""
+
+    def emit(self, event: str, **fields: Any) -> None:
+        pass
+
+
+NULL = NullReporter()
+
+
+class JsonReporter:
+    """One JSON object a line; nothing else may be written to the same stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._started = time.monotonic()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        record = {"v": 1, "event": event, "t_s": round(time.monotonic() - self._started, 3), **fields}
+        # one write call, so that lines of two threads never mix
+        self._stream.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+        self._stream.flush()
+
+
+class TerminalReporter:
+    """Short lines on stderr, and a progress bar there if it is a terminal and the work takes more than a second."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._verbose = verbose
+        self._bar: tqdm[Any] | None = None
+
+    def emit(self, event: str, **fields: Any) -> None:
+        if event == "progress":
+            self._show_progress(fields)
+            return
+        text = _sentence(event, fields, self._verbose)
+        if text is None or (self._quiet and event not in ("failed", "warning")):
+            return
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, file=self._stream, flush=True)
+
+    def _show_progress(self, fields: dict[str, Any]) -> None:
+        if self._quiet or not self._stream.isatty():
+            return
+        from tqdm import tqdm
+
+        done, total = fields["done"], fields["total"]
+        if self._bar is None:
+            is_bytes = fields["unit"] == "bytes"
+            self._bar = tqdm(
+                total=total,
+                desc=fields.get("label") or None,
+                unit="B" if is_bytes else fields["unit"],
+                unit_scale=is_bytes,
+                delay=1.0,
+                leave=False,
+                file=self._stream,
+                dynamic_ncols=True,
+                ascii=None if (self._stream.encoding or "").lower().startswith("utf") else True,
+                bar_format=None if is_bytes else "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}",
+            )
+        self._bar.update(done - self._bar.n)
+        if fields["finished"]:
+            self._bar.close()
+            self._bar = None
+
+
+def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
+    """The line that a person reads for an event, or None."""
+    match event:
+        case "model":
+            return f"{fields['name']} (x{fields['scale']}) on {fields['device']}, {fields['precision']}: {fields['reason']}"
+        case "begin" if verbose:
+            return f"{fields['input']}: {fields['width']}x{fields['height']}"
+        case "done":
+            return f"{fields['input']} -> {fields['output']} ({fields['width']}x{fields['height']}, {fields['seconds']:.1f} s)"
+        case "download":
+            return f"fetching {fields['name']} from {fields['source']}"
+        case "note":
+            return str(fields["message"]) if verbose else None
+        case "plan":
+            return str(fields["text"])
+        case "warning":
+            return _with_hint(f"warning: {fields['message']}", fields)
+        case "failed":
+            return _with_hint(f"error: {fields['message']}", fields)
+        case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
+            return (
+                f"{fields['done']} done, {fields['skipped']} skipped, {fields['failed']} failed, {fields['seconds']:.1f} s"
+            )
+    return None
+
+
+def _with_hint(text: str, fields: dict[str, Any]) -> str:
+    hint = fields.get("hint")
+    return f"{text}\nhint: {hint}" if hint else text
+
+
+@contextmanager
+def progress(
+    reporter: Reporter, total: float | None, unit: str, **fields: Any
+) -> Iterator[Callable[[float], None]]:
+    """Yields `advance(amount)`; emits `progress` events, at most five a second, and a last one with `finished`.
+
+    `total` is None where the end is not known. `fields` (`id`, `label`) go into each event.
+    """
+    done = 0.0
+    started = last = time.monotonic()
+
+    def emit(finished: bool) -> None:
+        seconds = time.monotonic() - started
+        rate = done / seconds if seconds > 0 else 0.0
+        left = (total - done) / rate if total is not None and rate > 0 else None
+        reporter.emit(
+            "progress",
+            done=round(done, 3),
+            total=total,
+            unit=unit,
+            per_s=round(rate, 3),
+            eta_s=None if left is None else round(left, 1),
+            finished=finished,
+            **fields,
+        )
+
+    def advance(amount: float) -> None:
+        nonlocal done, last
+        done += amount
+        now = time.monotonic()
+        if now - last >= _PROGRESS_INTERVAL_S:
+            last = now
+            emit(False)
+
+    try:
+        yield advance
+    finally:
+        emit(True)
