@@ -64,7 +64,8 @@ class TerminalReporter:
             return
         if self._bar is not None:
             self._bar.clear()
-        print(text, file=self._stream, flush=True)
+        # what was asked for goes to stdout, everything about the way there to stderr
+        print(text, file=sys.stdout if event in ("plan", "doctor") else self._stream, flush=True)
 
     def _show_progress(self, fields: dict[str, Any]) -> None:
         if self._quiet or not self._stream.isatty():
@@ -105,7 +106,7 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             return f"fetching {fields['name']} from {fields['source']}"
         case "note":
             return str(fields["message"]) if verbose else None
-        case "plan":
+        case "plan" | "doctor":
             return str(fields["text"])
         case "warning":
             return _with_hint(f"warning: {fields['message']}", fields)

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from realesr_cli import __version__
-from realesr_cli.cli import models
+from realesr_cli.cli import doctor, image, models
 from realesr_cli.errors import RealesrError
 
 app = typer.Typer(
@@ -16,7 +16,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(models.app, name="models")
+app.command("image")(image.image)
+app.add_typer(models.app, name="models", help="List, fetch, check and blend models.")
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -37,7 +39,7 @@ def _options(
 def main() -> NoReturn:
     """Runs the command line and leaves with its exit status (errors.py lists them)."""
     try:
-        app()
+        app(prog_name="realesr")
     except RealesrError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         sys.exit(error.exit_status)

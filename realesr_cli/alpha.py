@@ -1,0 +1,44 @@
+"""Transparency: what a network may see of the colours behind it, and what it may do to the alpha channel itself."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[Any]
+
+
+def bleed(colour: Pixels, opacity: Pixels) -> Pixels:
+    """`colour` (H, W, 3) with every fully transparent pixel replaced by the nearest one that can be seen.
+
+    Colours under alpha 0 are arbitrary, mostly black or white; a network would draw them into the visible edge.
+    `opacity` is (H, W, 1) of the same dtype.
+    """
+    hidden = opacity[..., 0] == 0
+    if not hidden.any() or hidden.all():
+        return colour
+    # for every hidden pixel the label of the nearest zero, that is, of the nearest visible pixel
+    _, labels = cv2.distanceTransformWithLabels(
+        hidden.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    seen = ~hidden
+    colour_of_label = np.zeros((int(labels.max()) + 1, 3), colour.dtype)
+    colour_of_label[labels[seen]] = colour[seen]
+    filled = colour.copy()
+    filled[hidden] = colour_of_label[labels[hidden]]
+    return filled
+
+
+def limit(enlarged: Pixels, opacity: Pixels) -> Pixels:
+    """`enlarged` (H', W', 1) held between the least and the greatest alpha of the source pixels around.
+
+    So what was fully opaque or fully transparent away from an edge stays exactly that. `opacity` is (H, W, 1).
+    """
+    size = (enlarged.shape[1], enlarged.shape[0])
+    around = np.ones((3, 3), np.uint8)
+    lowest, highest = (
+        cv2.resize(spread(opacity[..., 0], around), size, interpolation=cv2.INTER_NEAREST_EXACT)
+        for spread in (cv2.erode, cv2.dilate)
+    )
+    return np.clip(enlarged, lowest[..., None], highest[..., None])

@@ -1,0 +1,222 @@
+"""`realesr models`: what can be used by name, what the cache holds, and blends of two networks."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from realesr_cli import catalog, weights
+from realesr_cli.cli.flags import Json, Offline, Overwrite
+from realesr_cli.cli.run import Run, report_failure, running
+from realesr_cli.errors import ChecksumMismatch, ModelError, OutputExists, UsageError
+from realesr_cli.reporting import JsonReporter
+
+app = typer.Typer(
+    help="List, fetch, check and blend networks.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name from `realesr models list`, or one of its aliases.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `realesr models list`.")]
+
+
+@app.command("list")
+def list_(
+    all_kinds: Annotated[bool, typer.Option("--all", help="Also discriminators, face networks and metrics.")] = False,
+    json: Json = False,
+) -> None:
+    """List the networks that can be used by name; a star marks those in the cache."""
+    with running("models list", json=json) as run:
+        for entry in catalog.CATALOG:
+            if all_kinds or entry.kind == "upscaler":
+                facts = _facts(entry)
+                star = "*" if facts["cached"] else " "
+                size = _size(entry.size_bytes)
+                _show(
+                    run,
+                    "model_entry",
+                    facts,
+                    f"{star} {entry.name:<{_WIDTH}} x{entry.scale}  {size:>9}  {entry.description}",
+                )
+        for name in weights.added_names():
+            facts = _added_facts(name)
+            _show(
+                run,
+                "model_entry",
+                facts,
+                f"* {name:<{_WIDTH}}  -  {_size(facts['cached_bytes']):>9}  {facts['source']}",
+            )
+
+
+@app.command()
+def info(name: Name, json: Json = False) -> None:
+    """Show all that is known about one network, and what the cache holds of it."""
+    with running("models info", json=json, name=name) as run:
+        is_added = name.casefold() in (added.casefold() for added in weights.added_names())
+        facts = _added_facts(name) if is_added else _facts(catalog.find(name))
+        lines = [
+            f"{key.replace('_', ' '):<14} {_text(value)}" for key, value in facts.items() if value not in (None, ())
+        ]
+        _show(run, "model_entry", facts, "\n".join(lines))
+
+
+@app.command()
+def download(names: Names, offline: Offline = False, json: Json = False) -> None:
+    """Fetch networks into the cache, checked by their SHA-256; print the files' paths."""
+    with running("models download", json=json, names=names) as run:
+        _each(run, names, lambda name: _print_path(run, name, offline=offline))
+
+
+@app.command()
+def path(name: Name, json: Json = False) -> None:
+    """Print the path of a network's file in the cache; fetches nothing."""
+    with running("models path", json=json, name=name) as run:
+        _print_path(run, name, offline=True)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all in the cache.")] = None,
+    json: Json = False,
+) -> None:
+    """Read cached files again in full and compare their SHA-256."""
+    with running("models verify", json=json, names=names) as run:
+        _each(run, names or list(weights.present_names()), lambda name: _verify(run, name))
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors, .pth or ncnn file.")],
+    name: Annotated[str | None, typer.Option("--name", help="Name for -m; default: the file's name.")] = None,
+    json: Json = False,
+) -> None:
+    """Copy a weights file into the cache, so that -m finds it by name."""
+    with running("models add", json=json, file=file, name=name) as run:
+        given = weights.add(file, name)
+        _show(run, "added", {"name": given, "path": weights.cached_path(given)}, given)
+
+
+@app.command()
+def remove(name: Name, json: Json = False) -> None:
+    """Delete a network's files from the cache."""
+    with running("models remove", json=json, name=name) as run:
+        weights.remove(name)
+        _show(run, "removed", {"name": name}, f"removed {name}")
+
+
+@app.command()
+def interpolate(
+    a: Annotated[str, typer.Argument(metavar="A", help="Name or file: the network of alpha 0.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Name or file: the network of alpha 1.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
+    alpha: Annotated[
+        float, typer.Option("--alpha", min=0.0, max=1.0, help="Share of B: (1 - alpha) A + alpha B.")
+    ] = 0.5,
+    overwrite: Overwrite = False,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Blend two trainings of one network, number by number: (1 - alpha) A + alpha B, as ESRGAN does."""
+    with running("models interpolate", json=json, a=a, b=b, alpha=alpha, output=output) as run:
+        _interpolate(run, (a, b), alpha, output, overwrite=overwrite, offline=offline)
+
+
+def _interpolate(
+    run: Run, names: tuple[str, str], alpha: float, output: Path, *, overwrite: bool, offline: bool
+) -> None:
+    if output.suffix.lower() != ".safetensors":
+        raise UsageError(f"{output} would be a safetensors file by another name", hint="end its name in .safetensors")
+    if output.exists() and not overwrite:
+        raise OutputExists(f"{output} exists", hint="choose another name, or give --overwrite", path=output)
+    files = [weights.resolve(name, offline=offline, reporter=run.reporter) for name in names]
+    if output.resolve() in [file.resolve() for file in files]:
+        raise UsageError(f"{output} is one of the two networks", hint="choose another name with -o")
+
+    from realesr_cli.atomic import replacing
+    from realesr_cli.models import reading
+
+    first, second = (reading.read_weights(file) for file in files)
+    blended = reading.blend(first, second, 1 - alpha)
+    parents = {"a": names[0], "a_sha256": first.sha256, "b": names[1], "b_sha256": second.sha256, "alpha": f"{alpha!r}"}
+    data = reading.safetensors_bytes(blended.tensors, parents)
+    with replacing(output) as temporary:
+        temporary.write_bytes(data)
+    run.summary["done"] += 1
+    _show(run, "interpolated", {"output": output, **parents}, str(output))
+
+
+def _facts(entry: catalog.CatalogEntry) -> dict[str, Any]:
+    facts = asdict(entry)
+    wheel = facts.pop("wheel")
+    if wheel is not None:
+        facts["package"] = f"{wheel['package']}=={wheel['version']}"
+    return {**facts, **_cached_facts(entry.name)}
+
+
+def _added_facts(name: str) -> dict[str, Any]:
+    return {"name": name, "kind": "added", **_cached_facts(name)}
+
+
+def _cached_facts(name: str) -> dict[str, Any]:
+    cached = weights.cached_path(name)
+    if cached is None:
+        return {"cached": None, "cached_bytes": None, "cached_sha256": None, "source": None}
+    return {
+        "cached": str(cached),
+        "cached_bytes": cached.stat().st_size,
+        "cached_sha256": weights.recorded_sha256(cached),
+        "source": weights.recorded_source(cached),
+    }
+
+
+def _print_path(run: Run, name: str, *, offline: bool) -> None:
+    file = weights.resolve(name, offline=offline, reporter=run.reporter)
+    facts = {
+        "name": name,
+        "path": file,
+        "sha256": weights.recorded_sha256(file),
+        "source": weights.recorded_source(file),
+    }
+    _show(run, "path", facts, str(file))
+
+
+def _verify(run: Run, name: str) -> None:
+    if not weights.verify(name):
+        hint = f"`realesr models download {name}` fetches it again"
+        raise ChecksumMismatch(f"{name}: the file in the cache has changed", hint=hint)
+    _show(run, "verified", {"name": name, "intact": True}, f"{name}: intact")
+
+
+def _each(run: Run, names: list[str], action: Callable[[str], None]) -> None:
+    """Goes on after a failure; one name: its error's status, several: 1."""
+    for name in names:
+        try:
+            action(name)
+            run.summary["done"] += 1
+        except ModelError as error:
+            run.summary["failed"] += 1
+            run.exit_status = error.exit_status if len(names) == 1 else 1
+            report_failure(run.reporter, error, source=name)
+
+
+def _show(run: Run, event: str, facts: dict[str, Any], text: str) -> None:
+    """The result: an event for `--json`, else plain text on stdout."""
+    if isinstance(run.reporter, JsonReporter):
+        run.reporter.emit(event, **facts)
+    else:
+        typer.echo(text)
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _size(size_bytes: int | None) -> str:
+    return "?" if size_bytes is None else f"{size_bytes / 1e6:.1f} MB"
+
+
+_WIDTH = max(len(entry.name) for entry in catalog.CATALOG if entry.kind == "upscaler")

@@ -1,0 +1,411 @@
+"""From a weights file to a network: which architectures can be loaded, and how each is recognised.
+
+Every hyper-parameter is read off the tensors' shapes. The few that shapes cannot tell come from the file's metadata,
+else from a default that is reported as a warning. Source of keys and rules: docs/architecture.md, "Key spellings".
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from realesr_cli import catalog, weights
+from realesr_cli.errors import CorruptWeights, ModelNotFound, UnknownArchitecture, UsageError
+from realesr_cli.models.compact import Activation, SRVGGNetCompact
+from realesr_cli.models.reading import RawWeights, blend, read_weights
+from realesr_cli.models.rrdb import RRDBNet
+from realesr_cli.models.srcnn import SRCNN
+from realesr_cli.models.srresnet import MSRResNet, SRResNet
+from realesr_cli.reporting import NULL, Reporter
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A network in evaluation mode, float32 on the CPU, with all that the rest of the program may know of it."""
+
+    network: nn.Module
+    name: str
+    architecture: str
+    scale: int
+    channels_in: int
+    channels_out: int
+    multiple_of: int = 1
+    """Height and width of the input must be multiples of it."""
+    radius_px: int | None = None
+    """How far an output pixel sees, in input pixels; None = not known. With so much context tiling is exact."""
+    pad_px: int = 64
+    """Context after which seams are invisible in 8 bits (docs/performance.md says how it was measured)."""
+    supports_low_precision: bool = False
+    values_per_px: int = 700
+    """Peak number of activation values held at once, for each input pixel (measured, rounded up)."""
+    sha256: str = ""
+    """Of the weights file that was read; `a+b@0.5` for a blend of two."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """How to recognise a family of networks by its keys (`matches`), and to build one from its tensors."""
+
+    name: str
+    matches: Callable[[Tensors], bool]
+    build: Callable[[RawWeights, Reporter], dict[str, Any]]
+    """Returns the fields of `LoadedModel` that depend on the architecture; the network may still be on "meta"."""
+    rename: Callable[[Tensors], Tensors] = dict
+    """Brings other spellings of the keys to the one of the network; called before `matches`."""
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    strength: float | None = None,
+    offline: bool = False,
+    reporter: Reporter = NULL,
+) -> LoadedModel:
+    """The network of a catalogue name (fetched if it is not in the cache) or of a weights file.
+
+    `strength` in [0, 1] blends a model with its weak-denoise companion (Real-ESRGAN's "denoise strength"): 1 is the
+    model itself, 0 the companion, which keeps the grain.
+
+    Raises: ModelNotFound, DownloadFailed, ChecksumMismatch, CorruptWeights, UnknownArchitecture, UsageError.
+    """
+    raw = read_weights(weights.resolve(name_or_path, offline=offline, reporter=reporter))
+    entry = _catalogued(name_or_path)
+    name = entry.name if entry is not None else raw.path.stem
+    if strength is not None and strength != 1.0:
+        if not 0.0 <= strength <= 1.0:
+            raise UsageError(f"the denoise strength must lie between 0 and 1, not {strength:g}")
+        if entry is None or entry.companion is None:
+            raise UsageError(
+                f"{name} has no companion for a denoise strength", hint="use -m realesr-general-x4v3 with --denoise"
+            )
+        companion = read_weights(weights.resolve(entry.companion, offline=offline, reporter=reporter))
+        raw = blend(raw, companion, strength)
+    return build_model(raw, name, reporter=reporter)
+
+
+def build_model(raw: RawWeights, name: str, *, reporter: Reporter = NULL) -> LoadedModel:
+    """The network whose weights `raw` holds.
+
+    Raises: UnknownArchitecture, CorruptWeights (the keys look right, but tensors are missing or of a wrong shape).
+    """
+    for architecture in ARCHITECTURES:
+        tensors = architecture.rename(raw.tensors)
+        if not architecture.matches(tensors):
+            continue
+        try:
+            with torch.device("meta"):
+                fields = architecture.build(_with_tensors(raw, tensors), reporter)
+            network: nn.Module = fields["network"]
+            network.load_state_dict({key: _loaded(value) for key, value in tensors.items()}, strict=True, assign=True)
+        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+            raise CorruptWeights(
+                f"{raw.path} looks like {architecture.name}, but its tensors do not fit: {_first_line(error)}",
+                hint="the file is damaged or of an unknown variant; fetch it again",
+                path=raw.path,
+            ) from error
+        network.eval().requires_grad_(False)
+        # the reference pads pictures for every network of scale 2 and 1 so, needed or not; borders depend on it
+        fields["multiple_of"] = math.lcm(fields.get("multiple_of", 1), {1: 4, 2: 2}.get(fields["scale"], 1))
+        return LoadedModel(name=name, architecture=architecture.name, sha256=raw.sha256, **fields)
+    return _community_model(raw, name)
+
+
+def _with_tensors(raw: RawWeights, tensors: Tensors) -> RawWeights:
+    return RawWeights(
+        tensors=tensors, format=raw.format, metadata=raw.metadata, sha256=raw.sha256, path=raw.path
+    )
+
+
+def _loaded(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _catalogued(name_or_path: str | Path) -> catalog.CatalogEntry | None:
+    if Path(name_or_path).exists():
+        return None
+    try:
+        return catalog.find(str(name_or_path))
+    except ModelNotFound:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # torch's load_state_dict puts a headline above the line that says what is wrong
+    return lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
+
+
+# --- RRDBNet ----------------------------------------------------------------------------------------------------------
+
+
+def _rename_rrdb(tensors: Tensors) -> Tensors:
+    """Spellings B (ESRGAN, RealSR, BSRGAN) and C (first ESRGAN release, KAIR) become A (BasicSR)."""
+    if "model.0.weight" in tensors and any(key.startswith("model.1.sub.") for key in tensors):
+        tensors = _rename_sequential(tensors)
+    return {_rename_trunk(key): value for key, value in tensors.items()}
+
+
+def _rename_sequential(tensors: Tensors) -> Tensors:
+    blocks = 1 + max(int(m[1]) for key in tensors if (m := re.match(r"model\.1\.sub\.(\d+)\.RDB", key)))
+    ends = sorted({int(m[1]) for key in tensors if (m := re.match(r"model\.(\d+)\.(?:weight|bias)$", key))} - {0})
+    *ups, hr, last = ends
+    parts = {"0": "conv_first", str(hr): "HRconv", str(last): "conv_last"}
+    parts |= {str(index): f"upconv{step}" for step, index in enumerate(ups, 1)}
+    renamed = {}
+    for key, value in tensors.items():
+        if match := re.match(r"model\.1\.sub\.(\d+)\.(RDB[123]\.conv[1-5])(?:\.0)?\.(weight|bias)$", key):
+            renamed[f"RRDB_trunk.{match[1]}.{match[2]}.{match[3]}"] = value
+        elif match := re.match(rf"model\.1\.sub\.{blocks}\.(weight|bias)$", key):
+            renamed[f"trunk_conv.{match[1]}"] = value
+        elif (match := re.match(r"model\.(\d+)\.(weight|bias)$", key)) and match[1] in parts:
+            renamed[f"{parts[match[1]]}.{match[2]}"] = value
+        else:
+            renamed[key] = value
+    return renamed
+
+
+def _rename_trunk(key: str) -> str:
+    key = re.sub(r"^RRDB_trunk\.(\d+)\.RDB([123])\.", r"body.\1.rdb\2.", key)
+    key = re.sub(r"^trunk_conv\.", "conv_body.", key)
+    key = re.sub(r"^upconv(\d)\.", r"conv_up\1.", key)
+    return re.sub(r"^HRconv\.", "conv_hr.", key)
+
+
+def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
+    tensors = raw.tensors
+    width, first_in = tensors["conv_first.weight"].shape[:2]
+    channels_out = tensors["conv_last.weight"].shape[0]
+    blocks = 1 + _highest(tensors, r"body\.(\d+)\.rdb1\.")
+    ups = _highest(tensors, r"conv_up(\d+)\.")
+    # 4 and 16 times the output's channels can only be 2x2 and 4x4 pixels folded into channels
+    unshuffle = {4: 2, 16: 4}.get(first_in // channels_out, 1) if first_in % channels_out == 0 else 1
+    trunk_pad = 64 if blocks <= 6 else 96
+    radius = 15 * blocks + 4
+    return {
+        "network": RRDBNet(
+            channels_in=first_in // unshuffle**2,
+            channels_out=channels_out,
+            width=width,
+            blocks=blocks,
+            growth=tensors["body.0.rdb1.conv1.weight"].shape[0],
+            unshuffle=unshuffle,
+            up_steps=ups,
+        ),
+        "scale": 2**ups // unshuffle,
+        "channels_in": first_in // unshuffle**2,
+        "channels_out": channels_out,
+        "multiple_of": unshuffle,
+        "radius_px": unshuffle * radius,
+        "pad_px": unshuffle * min(radius, trunk_pad),
+        "supports_low_precision": True,
+        "values_per_px": math.ceil(12 * width / unshuffle**2),
+    }
+
+
+# --- the other families -----------------------------------------------------------------------------------------------
+
+
+def _build_compact(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
+    tensors = raw.tensors
+    width, channels = tensors["body.0.weight"].shape[:2]
+    last = _highest(tensors, r"body\.(\d+)\.weight$")
+    depth = last // 2 - 1
+    scale = math.isqrt(tensors[f"body.{last}.weight"].shape[0] // channels)
+    activation = "prelu" if "body.1.weight" in tensors else _metadata(raw, "activation", "relu", reporter)
+    return {
+        "network": SRVGGNetCompact(
+            channels=channels, width=width, depth=depth, scale=scale, activation=cast(Activation, activation)
+        ),
+        "scale": scale,
+        "channels_in": channels,
+        "channels_out": channels,
+        "radius_px": depth + 2,
+        "pad_px": depth + 2,
+        "supports_low_precision": True,
+        "values_per_px": max(3 * width, 4 * channels * scale**2),
+    }
+
+
+def _rename_msrresnet(tensors: Tensors) -> Tensors:
+    return {
+        re.sub(r"^HRconv\.", "conv_hr.", re.sub(r"^recon_trunk\.", "body.", key)): value
+        for key, value in tensors.items()
+    }
+
+
+def _build_msrresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
+    tensors = raw.tensors
+    width, channels_in = tensors["conv_first.weight"].shape[:2]
+    blocks = 1 + _highest(tensors, r"body\.(\d+)\.conv1\.")
+    scale = 4 if "upconv2.weight" in tensors else math.isqrt(tensors["upconv1.weight"].shape[0] // width)
+    channels_out = tensors["conv_last.weight"].shape[0]
+    return {
+        "network": MSRResNet(
+            channels_in=channels_in, channels_out=channels_out, width=width, blocks=blocks, scale=scale
+        ),
+        "scale": scale,
+        "channels_in": channels_in,
+        "channels_out": channels_out,
+        "radius_px": 2 * blocks + 3,
+        "pad_px": 2 * blocks + 3,
+        "values_per_px": 3 * width * scale**2,
+    }
+
+
+def _build_srresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
+    tensors = raw.tensors
+    width, channels_in = tensors["conv_first.weight"].shape[:2]
+    blocks = 1 + _highest(tensors, r"body\.(\d+)\.conv1\.")
+    ups = 1 + _highest(tensors, r"up\.(\d+)\.conv\.")
+    channels_out = tensors["conv_last.weight"].shape[0]
+    return {
+        "network": SRResNet(
+            channels_in=channels_in,
+            channels_out=channels_out,
+            width=width,
+            blocks=blocks,
+            up_steps=ups,
+            signed_output=raw.metadata.get("output_range") == "-1..1",
+        ),
+        "scale": 2**ups,
+        "channels_in": channels_in,
+        "channels_out": channels_out,
+        "radius_px": 2 * blocks + 8,
+        "pad_px": 2 * blocks + 8,
+        "values_per_px": 3 * width * 4**ups,
+    }
+
+
+def _build_srcnn(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
+    convolutions = [raw.tensors[f"conv{index}.weight"] for index in (1, 2, 3)]
+    kernels = [conv.shape[2] for conv in convolutions]
+    channels = convolutions[0].shape[1]
+    scale = int(_metadata(raw, "scale", "4", reporter))
+    radius = math.ceil(sum(kernel // 2 for kernel in kernels) / scale) + 2  # 2: reach of the bicubic enlargement
+    return {
+        "network": SRCNN(
+            channels=channels,
+            widths=(convolutions[0].shape[0], convolutions[1].shape[0]),
+            kernels=(kernels[0], kernels[1], kernels[2]),
+            scale=scale,
+        ),
+        "scale": scale,
+        # a network for luma alone takes RGB all the same, see srcnn.py
+        "channels_in": 3,
+        "channels_out": 3,
+        "radius_px": radius,
+        "pad_px": radius,
+        "values_per_px": (convolutions[0].shape[0] * 2 + 8) * scale**2,
+    }
+
+
+def _community_model(raw: RawWeights, name: str) -> LoadedModel:
+    """Any other network, through the optional package spandrel."""
+    unknown = _explain_unknown(raw)
+    if unknown.hint is not None:
+        raise unknown
+    try:
+        import spandrel
+    except (ImportError, RuntimeError, OSError) as error:  # its torchvision may not fit this torch
+        installed = "" if isinstance(error, ModuleNotFoundError) and error.name == "spandrel" else f" ({error})"
+        raise UnknownArchitecture(
+            unknown.message,
+            hint=f"for other architectures install the extra: pip install 'realesr-cli[community]'{installed}",
+            path=raw.path,
+        ) from error
+    try:
+        found = spandrel.ModelLoader(device="cpu").load_from_state_dict(raw.tensors)
+    except Exception as error:
+        raise UnknownArchitecture(unknown.message, hint="spandrel does not know it either", path=raw.path) from error
+    if not isinstance(found, spandrel.ImageModelDescriptor):
+        raise UnknownArchitecture(f"{raw.path} needs a mask as well as a picture", path=raw.path)
+    return LoadedModel(
+        network=found.model.eval().requires_grad_(False),
+        name=name,
+        architecture=found.architecture.name,
+        scale=found.scale,
+        channels_in=found.input_channels,
+        channels_out=found.output_channels,
+        multiple_of=max(1, found.size_requirements.multiple_of),
+        values_per_px=4000,
+        sha256=raw.sha256,
+    )
+
+
+def _explain_unknown(raw: RawWeights) -> UnknownArchitecture:
+    keys = list(raw.tensors)
+    hint = None
+    if any("stylegan_decoder" in key for key in keys):
+        hint = "this is a face restorer; it is used with --face-enhance, not as -m"
+    elif any(".weight_orig" in key or "parametrizations.weight" in key for key in keys) or "linear2.weight" in keys:
+        hint = "this is a discriminator, which only training needs; choose the generator (often *_netG or no suffix)"
+    listed = ", ".join(keys[:3])
+    return UnknownArchitecture(
+        f"{raw.path} holds {len(keys)} tensors of no network that realesr knows ({listed}, ...)",
+        hint=hint,
+        path=raw.path,
+    )
+
+
+def _highest(keys: Iterable[str], pattern: str) -> int:
+    """The largest number that `pattern` captures in any key; 0 if none matches."""
+    return max((int(match[1]) for key in keys if (match := re.match(pattern, key))), default=0)
+
+
+def _metadata(raw: RawWeights, key: str, default: str, reporter: Reporter) -> str:
+    """What the file says of `key`, which no shape tells; else `default`, with a warning."""
+    if key not in raw.metadata:
+        reporter.emit(
+            "warning",
+            code="assumed",
+            message=f"{raw.path.name} does not say its {key}; {default} is assumed",
+            hint=f"store {key} in the metadata of a .safetensors file",
+        )
+    return raw.metadata.get(key, default)
+
+
+def _has(*keys: str) -> Callable[[Tensors], bool]:
+    return lambda tensors: all(key in tensors for key in keys)
+
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    Architecture(
+        name="RRDBNet",
+        rename=_rename_rrdb,
+        matches=_has("conv_first.weight", "body.0.rdb1.conv1.weight", "conv_body.weight"),
+        build=_build_rrdb,
+    ),
+    Architecture(
+        name="SRResNet",
+        matches=_has("conv_first.weight", "body.0.bn1.weight", "up.0.conv.weight"),
+        build=_build_srresnet,
+    ),
+    Architecture(
+        name="MSRResNet",
+        rename=_rename_msrresnet,
+        matches=_has("conv_first.weight", "body.0.conv1.weight", "upconv1.weight"),
+        build=_build_msrresnet,
+    ),
+    Architecture(
+        name="SRVGGNetCompact",
+        matches=lambda tensors: (
+            "body.0.weight" in tensors and all(re.match(r"body\.\d+\.(weight|bias)$", key) for key in tensors)
+        ),
+        build=_build_compact,
+    ),
+    Architecture(
+        name="SRCNN",
+        matches=lambda tensors: (
+            {key.split(".")[0] for key in tensors} == {"conv1", "conv2", "conv3"} and tensors["conv1.weight"].ndim == 4
+        ),
+        build=_build_srcnn,
+    ),
+)
+"""In the order of detection: the first whose keys match is taken."""

@@ -1,0 +1,97 @@
+"""Where the tests find real files. Each fixture is a function name -> path that skips where the file is absent.
+
+With REALESR_REQUIRE_GOLDEN=1 an absent file is a failure instead, so that a full check cannot pass by skipping.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+OWN = REPOSITORY / "tests" / "data"
+
+Finder = Callable[[str], Path]
+
+
+def _finder(kind: str, variable: str, *folders: Path) -> Finder:
+    set_by_user = [Path(os.environ[variable])] if variable in os.environ else []
+    places = [*set_by_user, *folders]
+
+    def find(name: str) -> Path:
+        for place in places:
+            if (place / name).exists():
+                return place / name
+        message = f"{kind} {name} absent; looked in {', '.join(map(str, places))}"
+        if os.environ.get("REALESR_REQUIRE_GOLDEN") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def golden() -> Finder:
+    """Numbers of the original programs: golden("networks/rrdbnet_x4.npz")."""
+    return _finder("golden file", "REALESR_GOLDEN", SHARED / "golden", OWN / "golden")
+
+
+@pytest.fixture(scope="session")
+def weights_file() -> Finder:
+    """Published weights: weights_file("ncnn/realesr-animevideov3.bin")."""
+    return _finder("weights", "REALESR_WEIGHTS", SHARED / "weights", OWN / "weights")
+
+
+@pytest.fixture(scope="session")
+def media() -> Finder:
+    """Pictures and clips: media("images/formats/rgba8.png")."""
+    return _finder("media file", "REALESR_MEDIA", SHARED / "media", OWN / "media")
+
+
+@pytest.fixture(scope="session")
+def data() -> Finder:
+    """Data sets: data("set5")."""
+    return _finder("data", "REALESR_DATA", SHARED / "data", OWN)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty weights cache of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("REALESR_CACHE", str(folder))
+    return folder
+
+
+class Events:
+    """A reporter that remembers: events.of("warning") is the list of what was said."""
+
+    def __init__(self) -> None:
+        self.all: list[dict[str, Any]] = []
+
+    def emit(self, event: str, **fields: Any) -> None:
+        self.all.append({"event": event, **fields})
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [fields for fields in self.all if fields["event"] == event]
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(tmp_path: Path) -> Iterator[None]:
+    """No test may leave a half-written file behind."""
+    yield
+    left = [str(path) for path in tmp_path.rglob(".*.part*")]
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261120)

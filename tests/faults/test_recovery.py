@@ -1,0 +1,129 @@
+"""Full memory and numbers that are none, in the middle of a picture: the result is right or there is an error."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from networks import Nearest, compact, nearest
+from torch import Tensor
+
+from realesr_cli import DeviceOptions, TileOptions, Upscaler
+from realesr_cli.errors import NonFiniteOutput, OutOfMemory
+from realesr_cli.models.architectures import LoadedModel
+
+_FP32 = DeviceOptions(device="cpu", precision="fp32")
+
+
+class Spoiled:
+    """Makes a network's calls fail where `fails(number of the call, input)` says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[int, Tensor], bool], how: object) -> None:
+        self.inputs: list[tuple[int, ...]] = []
+        original = Nearest.forward
+
+        def forward(network: Nearest, x: Tensor) -> Tensor:
+            self.inputs.append(tuple(x.shape))
+            if not fails(len(self.inputs), x):
+                return original(network, x)
+            if isinstance(how, BaseException):
+                raise how
+            return original(network, x) * float(str(how))
+
+        monkeypatch.setattr(Nearest, "forward", forward)
+
+
+_OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", _OUT_OF_MEMORY, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("at", [1, 3, 6])
+def test_out_of_memory_at_any_tile_gives_the_right_picture(
+    error: BaseException, at: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    pixels = rng.integers(0, 256, (300, 200, 3), np.uint8)
+    spoiled = Spoiled(monkeypatch, lambda call, x: call == at, error)
+    upscaler = Upscaler(nearest(), device=_FP32, tile=TileOptions(size=100))
+    np.testing.assert_array_equal(upscaler(pixels), pixels.repeat(2, 0).repeat(2, 1))
+    failed = spoiled.inputs[at - 1]
+    later = spoiled.inputs[at:]
+    assert max(shape[2] * shape[3] for shape in later) < failed[2] * failed[3]
+    assert len(spoiled.inputs) > 6
+
+
+def test_out_of_memory_is_remembered_for_the_next_picture(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    pixels = rng.integers(0, 256, (200, 200, 3), np.uint8)
+    spoiled = Spoiled(monkeypatch, lambda call, x: x.shape[2] * x.shape[3] > 150 * 150, MemoryError())
+    upscaler = Upscaler(nearest(), device=_FP32)
+    for _ in range(2):
+        np.testing.assert_array_equal(upscaler(pixels), pixels.repeat(2, 0).repeat(2, 1))
+    tried = [shape for shape in spoiled.inputs if shape[2] * shape[3] > 150 * 150]
+    assert len(tried) == 1
+
+
+def test_memory_that_never_suffices_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    Spoiled(monkeypatch, lambda call, x: True, MemoryError())
+    with pytest.raises(OutOfMemory, match="not enough memory on cpu"):
+        Upscaler(nearest(), device=_FP32)(np.zeros((300, 300, 3), np.uint8))
+
+
+def test_other_errors_of_the_network_are_not_taken_for_full_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    Spoiled(monkeypatch, lambda call, x: call == 1, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        Upscaler(nearest(), device=_FP32)(np.zeros((30, 30, 3), np.uint8))
+
+
+def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: set[int]) -> LoadedModel:
+    """A compact network whose last layer gives infinity in `dtype`, for the calls in `tiles`."""
+    from realesr_cli.models.compact import SRVGGNetCompact
+
+    original = SRVGGNetCompact.forward
+    calls = 0
+
+    def forward(network: SRVGGNetCompact, x: Tensor) -> Tensor:
+        nonlocal calls
+        y = original(network, x)
+        if network.body[-1].weight.dtype == dtype:
+            calls += 1
+            if calls in tiles:
+                y[..., 5, 5] = float("inf")
+        return y
+
+    monkeypatch.setattr(SRVGGNetCompact, "forward", forward)
+    return compact()
+
+
+@pytest.mark.parametrize("tile", [1, 3])
+def test_a_tile_that_overflows_is_computed_again_in_float32(
+    tile: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, events: "object"
+) -> None:
+    pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    options = TileOptions(size=16)
+    good = Upscaler(compact(), device=DeviceOptions(device="cpu", precision="bf16"), tile=options)(pixels)
+    model = _overflowing_in(torch.bfloat16, monkeypatch, {tile, tile + 1})
+    low = DeviceOptions(device="cpu", precision="bf16")
+    result = Upscaler(model, device=low, tile=options, reporter=events)(pixels)  # type: ignore[arg-type]
+    assert np.abs(result.astype(int) - good.astype(int)).max() <= 4  # fp32 against bf16
+    warnings = events.of("warning")  # type: ignore[attr-defined]
+    assert [warning["code"] for warning in warnings] == ["overflow"]  # one a run, not one a tile
+
+
+def test_numbers_that_are_none_in_float32_are_an_error_not_a_black_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    Spoiled(monkeypatch, lambda call, x: call == 2, "nan")
+    with pytest.raises(NonFiniteOutput, match="not numbers"):
+        Upscaler(nearest(), device=_FP32, tile=TileOptions(size=16))(np.full((64, 64, 3), 9, np.uint8))
+
+
+def test_auto_precision_leaves_a_network_that_overflows_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realesr_cli.device.bf16_gain", lambda: 5.0)
+    assert Upscaler(compact(), device=DeviceOptions(device="cpu")).choice.precision == "bf16"
+    model = _overflowing_in(torch.bfloat16, monkeypatch, set(range(1, 100)))
+    choice = Upscaler(model, device=DeviceOptions(device="cpu")).choice
+    assert choice.precision == "fp32"
+    assert "wrong values" in choice.reason
