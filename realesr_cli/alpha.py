@@ -19,9 +19,7 @@ def bleed(colour: Pixels, opacity: Pixels) -> Pixels:
     if not hidden.any() or hidden.all():
         return colour
     # for every hidden pixel the label of the nearest zero, that is, of the nearest visible pixel
-    _, labels = cv2.distanceTransformWithLabels(
-        hidden.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
+    _, labels = cv2.distanceTransformWithLabels(hidden.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     seen = ~hidden
     colour_of_label = np.zeros((int(labels.max()) + 1, 3), colour.dtype)
     colour_of_label[labels[seen]] = colour[seen]

@@ -146,9 +146,7 @@ def _find_dtype(options: DeviceOptions, model: LoadedModel, device: torch.device
     if options.precision != "auto":
         dtype = _DTYPES[options.precision]
         if dtype != torch.float32 and not model.supports_low_precision:
-            raise DeviceUnavailable(
-                f"{model.architecture} runs in fp32 only", hint="leave --precision at auto"
-            )
+            raise DeviceUnavailable(f"{model.architecture} runs in fp32 only", hint="leave --precision at auto")
         return dtype, "as asked"
     if not model.supports_low_precision:
         return torch.float32, f"{model.architecture} runs in fp32 only"

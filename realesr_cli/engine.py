@@ -6,7 +6,7 @@ upscaler.py deals in pictures; here a picture is a host array that is read and f
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -161,10 +161,10 @@ class Engine:
             parts = []
             for tile, values in zip(tiles, y, strict=True):
                 kept = tile.kept.within(tile.source).times(scale)
-                values = values[:, kept.top : kept.bottom, kept.left : kept.right]
-                values = values.mul(levels).round_().clamp_(0, levels)
-                whole = values.to(torch.uint8 if levels == 255 else torch.int32).permute(1, 2, 0)
-                parts.append(whole.cpu().numpy().astype(np.uint8 if levels == 255 else np.uint16, copy=False))
+                part = values[:, kept.top : kept.bottom, kept.left : kept.right]
+                part = part.mul(levels).round_().clamp_(0, levels).permute(1, 2, 0)
+                whole = part.to(torch.uint8 if levels == 255 else torch.int32).cpu().numpy()
+                parts.append(whole.astype(np.uint8 if levels == 255 else np.uint16, copy=False))
         return parts
 
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -173,7 +173,8 @@ class Engine:
         if channels == self._model.channels_in:
             return self._ensemble(x, dtype)
         if channels == 3:  # a model for single channels
-            return self._ensemble(x.reshape(count * 3, 1, *x.shape[2:]), dtype).unflatten(0, (count, 3)).squeeze(2)
+            y = self._ensemble(x.reshape(count * 3, 1, *x.shape[2:]), dtype)
+            return y.reshape(count, 3, *y.shape[2:])
         y = self._ensemble(x.expand(-1, 3, -1, -1), dtype).clamp(0, 1)
         red, green, blue = _LUMA
         return red * y[:, :1] + green * y[:, 1:2] + blue * y[:, 2:]
@@ -181,12 +182,12 @@ class Engine:
     def _ensemble(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         network = self._network(dtype)
         if not self._options.self_ensemble:
-            return _float(network(x))
+            return cast(Tensor, network(x)).float()
         total = torch.zeros((), device=x.device)
         for turns in range(4):
             for mirrored in (False, True):
                 view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
-                result = torch.rot90(_float(network(view.contiguous())), -turns, (2, 3))
+                result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
                 total = total + (result.flip(3) if mirrored else result)
         return total / 8
 
@@ -234,10 +235,6 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     """The parts of a network after which progress is shown."""
     body = getattr(network, "body", None)
     return list(body.children()) if isinstance(body, nn.Module) else []
-
-
-def _float(y: Tensor) -> Tensor:
-    return y.float()
 
 
 def _is_finite(y: Tensor) -> bool:

@@ -4,6 +4,7 @@ BGR, OpenCV's channel order, exists only in this file.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ _EXIF, _XMP, _ICC = cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_XMP, cv2.IMAGE_M
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 
+_JPEG_PARAMETERS = (
+    *(cv2.IMWRITE_JPEG_QUALITY, 95),
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Format:
     """What a file format can hold, and how OpenCV is asked for it."""
@@ -37,14 +44,7 @@ class _Format:
 
 _FORMATS = (
     _Format((".png",), deep=True),
-    _Format(
-        (".jpg", ".jpeg", ".jpe"),
-        (
-            cv2.IMWRITE_JPEG_QUALITY, 95,
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-        ),
-        alpha=False,
-    ),  # fmt: skip
+    _Format((".jpg", ".jpeg", ".jpe"), _JPEG_PARAMETERS, alpha=False),
     _Format((".webp",), (cv2.IMWRITE_WEBP_QUALITY, 95)),
     _Format((".tif", ".tiff"), deep=True, metadata=False),
     _Format((".bmp",), metadata=False),
@@ -101,7 +101,7 @@ def read_image(source: Path | str | bytes) -> Image:
         pixels=_upright(_swap_channels(pixels.reshape(*pixels.shape[:2], -1)), turn),
         format=format_,
         exif=with_orientation_reset(exif),
-        xmp=metadata.get(_XMP, b"").removeprefix(_JPEG_XMP),
+        xmp=_xmp_packet(metadata.get(_XMP, b"")),
         icc=metadata.get(_ICC, b""),
     )
 
@@ -183,6 +183,13 @@ def _what_is_it(data: bytes, format_: str | None) -> str:
     if data.lstrip()[:1] == b"<":
         return "it is a web page or XML, not a picture"
     return "it is not a picture of a known format"
+
+
+def _xmp_packet(blob: bytes) -> bytes:
+    """The XMP text alone: without JPEG's prefix, and without the bytes that OpenCV appends when it reads a PNG."""
+    blob = blob.removeprefix(_JPEG_XMP)
+    end = re.search(rb"<\?xpacket end=[^>]*>", blob)
+    return blob[: end.end()] if end else blob[: blob.rfind(b">") + 1]
 
 
 def _upright(pixels: NDArray[Any], turn: int) -> NDArray[Any]:

@@ -41,25 +41,21 @@ def plan_jobs(
 ) -> tuple[ImageJob, ...]:
     """Which file becomes which; nothing is read or written.
 
-    Without `output` a result lies beside its input as `<stem>_x4<suffix>`. `output` is a folder if it is one, ends
-    with a slash, has no suffix of a picture, or if there are several inputs. Formats that realesr does not write
-    become PNG.
+    Without `output` a result lies beside its input as `<stem>_x4<suffix>`. `output` is a folder if it is one already,
+    has no suffix, or if there are several inputs. Formats that realesr does not write become PNG.
 
     Raises: UsageError (two inputs with one target, or a target that is an input), UnsupportedInput.
     """
-    into_folder = output is not None and (
-        output.is_dir() or len(inputs) > 1 or output.suffix.lower() not in WRITABLE_SUFFIXES
-    )
+    into_folder = output is not None and (output.is_dir() or len(inputs) > 1 or not output.suffix)
     if output is not None and into_folder and output.is_file():
-        raise UsageError(f"-o {output} is a file, but a folder is needed", hint="name a folder, or a file ending in .png")
+        raise UsageError(
+            f"-o {output} is a file, but a folder is needed", hint="name a folder, or a file ending in .png"
+        )
     jobs = []
     for number, source in enumerate(inputs):
         suffix = source.suffix if source.suffix.lower() in WRITABLE_SUFFIXES else ".png"
         name = f"{source.stem}{size.suffix(native_scale)}{suffix}"
-        if output is None:
-            target = source.with_name(name)
-        else:
-            target = output / name if into_folder else output
+        target = output if output is not None and not into_folder else (output or source.parent) / name
         check_can_hold(target)
         jobs.append(ImageJob(number, source, target))
     _refuse_collisions(jobs)
@@ -105,7 +101,9 @@ def run_jobs(
         _prepare_folder(job.target.parent)
         if job.target.exists() and not output.overwrite:
             raise OutputExists(
-                f"{job.target} is already there", hint="--overwrite replaces it, -o names another place", path=job.target
+                f"{job.target} is already there",
+                hint="--overwrite replaces it, -o names another place",
+                path=job.target,
             )
         image = read_image(job.source)
         check_can_hold(job.target, alpha=image.pixels.shape[2] == 4)
@@ -143,9 +141,7 @@ def run_jobs(
     run_pipeline(jobs, load=load, work=work, save=save, on_done=on_done, on_error=on_error)
 
 
-def describe_jobs(
-    jobs: Sequence[ImageJob], upscaler: Upscaler, *, size: SizeOptions, reporter: Reporter
-) -> None:
+def describe_jobs(jobs: Sequence[ImageJob], upscaler: Upscaler, *, size: SizeOptions, reporter: Reporter) -> None:
     """Emits for each job a `plan` event: sizes, tiles, memory and time. Nothing is written. Raises: UnreadableInput."""
     speed = upscaler.pixels_per_second()
     for job in jobs:

@@ -95,39 +95,30 @@ class TerminalReporter:
 
 def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
     """The line that a person reads for an event, or None."""
+    text: str | None = None
     match event:
         case "model":
-            return f"{fields['name']} (x{fields['scale']}) on {fields['device']}, {fields['precision']}: {fields['reason']}"
+            text = "{name} (x{scale}) on {device}, {precision}: {reason}".format_map(fields)
         case "begin" if verbose:
-            return f"{fields['input']}: {fields['width']}x{fields['height']}"
+            text = "{input}: {width}x{height}".format_map(fields)
         case "done":
-            return f"{fields['input']} -> {fields['output']} ({fields['width']}x{fields['height']}, {fields['seconds']:.1f} s)"
+            text = "{input} -> {output} ({width}x{height}, {seconds:.1f} s)".format_map(fields)
         case "download":
-            return f"fetching {fields['name']} from {fields['source']}"
-        case "note":
-            return str(fields["message"]) if verbose else None
+            text = "fetching {name} from {source}".format_map(fields)
+        case "note" if verbose:
+            text = fields["message"]
         case "plan" | "doctor":
-            return str(fields["text"])
-        case "warning":
-            return _with_hint(f"warning: {fields['message']}", fields)
-        case "failed":
-            return _with_hint(f"error: {fields['message']}", fields)
+            text = fields["text"]
+        case "warning" | "failed":
+            hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""
+            text = f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
         case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
-            return (
-                f"{fields['done']} done, {fields['skipped']} skipped, {fields['failed']} failed, {fields['seconds']:.1f} s"
-            )
-    return None
-
-
-def _with_hint(text: str, fields: dict[str, Any]) -> str:
-    hint = fields.get("hint")
-    return f"{text}\nhint: {hint}" if hint else text
+            text = "{done} done, {skipped} skipped, {failed} failed, {seconds:.1f} s".format_map(fields)
+    return text
 
 
 @contextmanager
-def progress(
-    reporter: Reporter, total: float | None, unit: str, **fields: Any
-) -> Iterator[Callable[[float], None]]:
+def progress(reporter: Reporter, total: float | None, unit: str, **fields: Any) -> Iterator[Callable[[float], None]]:
     """Yields `advance(amount)`; emits `progress` events, at most five a second, and a last one with `finished`.
 
     `total` is None where the end is not known. `fields` (`id`, `label`) go into each event.

@@ -70,7 +70,10 @@ def split_tile(tile: Tile, height: int, width: int, *, pad: int, align: int = 1)
     first, second = (
         Tile(
             source=Box(
-                max(0, half.top - pad), max(0, half.left - pad), min(height, half.bottom + pad), min(width, half.right + pad)
+                max(0, half.top - pad),
+                max(0, half.left - pad),
+                min(height, half.bottom + pad),
+                min(width, half.right + pad),
             ),
             kept=half,
         )

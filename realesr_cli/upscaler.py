@@ -1,7 +1,7 @@
 """Pictures through a network: tiles, precision, recovery, grey, alpha and final size behind one call.
 
-    upscaler = Upscaler("realesrgan-x4plus")
-    large = upscaler(pixels, scale=2.5)
+upscaler = Upscaler("realesrgan-x4plus")
+large = upscaler(pixels, scale=2.5)
 """
 
 import time
@@ -188,7 +188,7 @@ class Upscaler:
 
     def _host_bytes(self, height: int, width: int, size: tuple[int, int], passes: int, bytes_per_value: int) -> int:
         """Memory of the picture, of the network's result and, where that is reduced, of the final one."""
-        native = height * width * self.model.scale ** (2 * passes)
+        native: int = height * width * self.model.scale ** (2 * passes)
         final = size[0] * size[1]
         exact = native == final
         values = height * width * bytes_per_value + native * (bytes_per_value if exact else 2)
@@ -199,7 +199,7 @@ class Upscaler:
         free = free_memory_bytes(torch.device("cpu"))
         if needed > free:
             raise OutOfMemory(
-                f"a result of {size[1]}x{size[0]} needs {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free",
+                f"a result of {size[1]}x{size[0]} needs {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} free",
                 hint="choose a smaller size with -s, --width or --fit, or close other programs",
             )
 
@@ -220,5 +220,5 @@ def _pad(pixels: Pixels, height: int, width: int) -> Pixels:
         return pixels
     can_reflect = below < pixels.shape[0] and beside < pixels.shape[1]
     border = cv2.BORDER_REFLECT_101 if can_reflect else cv2.BORDER_REPLICATE
-    padded = cv2.copyMakeBorder(np.ascontiguousarray(pixels), 0, below, 0, beside, border)
+    padded: Pixels = cv2.copyMakeBorder(np.ascontiguousarray(pixels), 0, below, 0, beside, border)
     return padded.reshape(height, width, pixels.shape[2])

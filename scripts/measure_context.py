@@ -46,7 +46,12 @@ def main() -> None:
                 inner = [slice(min(at, pad) * scale, (min(at, pad) + arguments.tile) * scale) for at in centre]
                 part = network(x[:, :, window[0], window[1]])[:, :, inner[0], inner[1]].clamp(0, 1)
                 differences.append(float((part - expected).abs().max()) * 255)
-        print(path.name.ljust(32), *(f"{d:8.3f}" for d in differences), f"  {time.monotonic() - started:.0f} s", flush=True)
+        print(
+            path.name.ljust(32),
+            *(f"{d:8.3f}" for d in differences),
+            f"  {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -6,12 +6,17 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str, typer.Option("-m", "--model", help="Name from `realesr models list`, a weights file, or auto.", metavar="NAME|FILE")
+    str,
+    typer.Option(
+        "-m", "--model", help="Name from `realesr models list`, a weights file, or auto.", metavar="NAME|FILE"
+    ),
 ]
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", help="File or folder for the result; default: beside the input.")
 ]
-Scale = Annotated[float | None, typer.Option("-s", "--scale", help="Enlargement, e.g. 4 or 2.5; default: the model's own.")]
+Scale = Annotated[
+    float | None, typer.Option("-s", "--scale", help="Enlargement, e.g. 4 or 2.5; default: the model's own.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps or xpu.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, fp16 or bf16.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one for each core.")]

@@ -25,7 +25,9 @@ def image(
     denoise: Annotated[
         float | None, typer.Option("--denoise", help="0 keeps grain, 1 removes it; for realesr-general-x4v3.")
     ] = None,
-    tta: Annotated[bool, typer.Option("--tta", help="Mean over 8 turned and mirrored runs: slower, a bit better.")] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Mean over 8 turned and mirrored runs: slower, a bit better.")
+    ] = False,
     device: flags.Device = "auto",
     precision: flags.Precision = "auto",
     threads: flags.Threads = None,
@@ -87,9 +89,7 @@ def image(
                 describe_jobs(jobs, upscaler, size=size, reporter=run.reporter)
             else:
                 output_options = OutputOptions(overwrite=overwrite)
-                run_jobs(
-                    jobs, upscaler, size=size, output=output_options, reporter=run.reporter, fail=fail, done=done
-                )
+                run_jobs(jobs, upscaler, size=size, output=output_options, reporter=run.reporter, fail=fail, done=done)
 
 
 def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:

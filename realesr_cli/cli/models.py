@@ -110,6 +110,7 @@ def remove(name: Name, json: Json = False) -> None:
 
 @app.command()
 def interpolate(
+    *,
     a: Annotated[str, typer.Argument(metavar="A", help="Name or file: the network of alpha 0.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Name or file: the network of alpha 1.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],

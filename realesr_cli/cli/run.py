@@ -29,9 +29,7 @@ class Run:
 
 
 @contextmanager
-def running(
-    command: str, *, json: bool, quiet: bool = False, verbose: bool = False, **options: Any
-) -> Iterator[Run]:
+def running(command: str, *, json: bool, quiet: bool = False, verbose: bool = False, **options: Any) -> Iterator[Run]:
     """Yields the `Run` of a command; on leaving it, the summary is emitted and the process status decided.
 
     Raises: typer.Exit with the status of docs/architecture.md, whatever happened inside.
@@ -100,8 +98,6 @@ def _terminable() -> Iterator[None]:
 def _save_traceback(verbose: bool) -> Path:
     if verbose:
         traceback.print_exc()
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="realesr-bug-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
+    with tempfile.NamedTemporaryFile("w", prefix="realesr-bug-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.write(f"realesr {__version__}\n{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
     return Path(file.name)

@@ -5,7 +5,7 @@ input repeated pixel by pixel. Source: Real-ESRGAN (arXiv:2107.10833) and its re
 ones: convolutions at even indices of `body`, PReLU slopes at odd ones.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +37,7 @@ class SRVGGNetCompact(nn.Module):
         self.body = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = self.body[-1].weight.dtype
+        dtype = cast(nn.Conv2d, self.body[-1]).weight.dtype
         features = x
         for index, layer in enumerate(self.body):
             features = layer(features if index < 2 else features.to(dtype))

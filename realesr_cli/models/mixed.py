@@ -26,7 +26,8 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, device: torch.device, *, c
             own = list(module.parameters(recurse=False)) + list(module.buffers(recurse=False))
             if own and not any(name == kept or name.startswith(f"{kept}.") for kept in keep):
                 module.to(dtype)
-    return twin.to(device=device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+    twin.to(device)
+    return cast(nn.Module, twin.to(memory_format=torch.channels_last)) if channels_last else twin  # type: ignore[call-overload]
 
 
 def low(x: Tensor, layer: nn.Conv2d) -> Tensor:

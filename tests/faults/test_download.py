@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Server]:
-    """The server, allowed although plain HTTP; its file is the whole catalogue, named `tiny`; no waits between tries."""
+    """The server, allowed although plain HTTP; its file is the whole catalogue, named `tiny`; no waiting."""
     monkeypatch.setattr(weights, "_ALLOWED_SCHEMES", ("http://127.0.0.1",))
     monkeypatch.setattr(fetching, "_BACK_OFF_S", 0.0)
     with serving(CONTENT) as running:

@@ -37,7 +37,9 @@ class Case:
         models = [load_golden(golden(f"networks/{network}"), folder)[0] for network in self.meta["networks"]]
         self.model = models[0]
         if self.meta.get("dni_weight"):
-            first, second = (read_weights(folder / f"{Path(network).stem}.safetensors") for network in self.meta["networks"])
+            first, second = (
+                read_weights(folder / f"{Path(network).stem}.safetensors") for network in self.meta["networks"]
+            )
             self.model = build_model(blend(first, second, self.meta["dni_weight"][0]), "blend")
 
 
@@ -70,9 +72,7 @@ def test_native_result_with_the_originals_pre_padding(name: str, golden: Finder,
 
 
 @pytest.mark.parametrize("name", _SEAMS)
-def test_tiles_equal_the_untiled_result_where_the_original_has_seams(
-    name: str, golden: Finder, tmp_path: Path
-) -> None:
+def test_tiles_equal_the_untiled_result_where_the_original_has_seams(name: str, golden: Finder, tmp_path: Path) -> None:
     case = Case(name, golden, tmp_path)
     picture = case.input
     if pad := case.meta["pre_pad"]:

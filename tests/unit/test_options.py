@@ -29,7 +29,13 @@ def test_target_size_rounds_halves_up_and_is_never_zero() -> None:
 
 
 def test_suffixes_tell_results_apart() -> None:
-    sizes = [SizeOptions(), SizeOptions(scale=2.5), SizeOptions(width=9), SizeOptions(height=9), SizeOptions(fit=(8, 9))]
+    sizes = [
+        SizeOptions(),
+        SizeOptions(scale=2.5),
+        SizeOptions(width=9),
+        SizeOptions(height=9),
+        SizeOptions(fit=(8, 9)),
+    ]
     assert [size.suffix(4) for size in sizes] == ["_x4", "_x2.5", "_w9", "_h9", "_fit8x9"]
 
 

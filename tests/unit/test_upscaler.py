@@ -23,7 +23,9 @@ def _noise(rng: np.random.Generator, *shape: int, dtype: type = np.uint8) -> np.
     return rng.integers(0, np.iinfo(dtype).max + 1, shape, dtype)
 
 
-@pytest.mark.parametrize("model", [compact(), rrdb(), rrdb(unshuffle=2), rrdb(unshuffle=4)], ids=lambda m: f"x{m.scale}")
+@pytest.mark.parametrize(
+    "model", [compact(), rrdb(), rrdb(unshuffle=2), rrdb(unshuffle=4)], ids=lambda m: f"x{m.scale}"
+)
 @pytest.mark.parametrize("size", [(97, 61), (40, 130), (1, 1), (1, 50), (3, 2), (5, 7)])
 def test_tiles_change_nothing(model: LoadedModel, size: tuple[int, int], rng: np.random.Generator) -> None:
     pixels = _noise(rng, *size, 3, dtype=np.uint16)

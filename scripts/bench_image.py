@@ -1,0 +1,153 @@
+"""How fast pictures are enlarged, against the plain way of running the same network.
+
+    python scripts/bench_image.py PICTURE... -m MODEL... [--rounds 5] [--threads 1] [--device cpu] [--json]
+
+Two paths alternate in one process: "plain" is the network as published, float32, NCHW, whole picture; "realesr" is
+what the program does by itself. Figures are medians over the rounds. Reading and writing the files is timed apart.
+Memory is what one run adds to the peak of a fresh process (on CUDA: of the device's allocations).
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from realesr_cli import DeviceOptions, Upscaler, load_model, read_image, write_image
+
+
+def peak_memory_mib(path: str, model: str, picture: Path, arguments: argparse.Namespace) -> float:
+    """Growth of a fresh process's peak memory by one run, in MiB (on CUDA: of the device's allocations)."""
+    command = [sys.executable, __file__, str(picture), "-m", model, "--device", arguments.device, "--memory-of", path]
+    if arguments.threads:
+        command += ["--threads", str(arguments.threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure_memory(arguments: argparse.Namespace) -> None:
+    model = load_model(arguments.model[0])
+    upscaler = Upscaler(model, device=DeviceOptions(device=arguments.device, threads=arguments.threads))
+    device = upscaler.choice.device
+    path = upscaler if arguments.memory_of == "realesr" else plain_path(model.network, device)
+    pixels = read_image(arguments.pictures[0]).pixels[..., :3]
+    path(pixels[:32, :32])  # kernels, weights
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        path(pixels)
+        print((torch.cuda.max_memory_allocated(device) - before) / 2**20)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
+        before = resident_kib("VmRSS")
+        path(pixels)
+        print((resident_kib("VmHWM") - before) / 2**10)
+
+
+def resident_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def plain_path(network: torch.nn.Module, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """The network as any script would run it."""
+    network = network.to(device)
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        # no parameter wants a gradient, so none is recorded; but RRDBNet goes over strips only where gradients are off
+        with torch.enable_grad():
+            x = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].contiguous().float() / 255
+            y = network(x).clamp(0, 1).mul(255).round().byte()
+            return y[0].permute(1, 2, 0).cpu().numpy()
+
+    return run
+
+
+def timed(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    result = run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started, result
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(np.square(a.astype(np.float64) - b).mean())
+    return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+
+
+def bench(model_name: str, picture: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    model = load_model(model_name)
+    upscaler = Upscaler(model, device=DeviceOptions(device=arguments.device, threads=arguments.threads))
+    device = upscaler.choice.device
+    decode_s, image = timed(lambda: read_image(picture), torch.device("cpu"))
+    pixels = image.pixels[..., :3]
+    paths = {"plain": plain_path(model.network, device), "realesr": upscaler}
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    results = {}
+    for index in range(arguments.rounds + 1):
+        for name, path in paths.items():
+            took, results[name] = timed(lambda path=path: path(pixels), device)
+            if index > 0:  # the first round compiles kernels
+                seconds[name].append(took)
+    with tempfile.TemporaryDirectory() as folder:
+        encode_s, _ = timed(
+            lambda: write_image(Path(folder) / "out.png", image.replace(results["realesr"])), torch.device("cpu")
+        )
+    ratios = [plain / ours for plain, ours in zip(seconds["plain"], seconds["realesr"], strict=True)]
+    megapixels = results["realesr"].shape[0] * results["realesr"].shape[1] / 1e6
+    return {
+        "model": model.name,
+        "picture": picture.name,
+        "size": f"{pixels.shape[1]}x{pixels.shape[0]}",
+        "precision": upscaler.choice.precision,
+        "plain_mp_per_s": megapixels / statistics.median(seconds["plain"]),
+        "realesr_mp_per_s": megapixels / statistics.median(seconds["realesr"]),
+        "ratio": statistics.median(ratios),
+        "plain_memory_mib": peak_memory_mib("plain", model_name, picture, arguments),
+        "realesr_memory_mib": peak_memory_mib("realesr", model_name, picture, arguments),
+        "psnr_db": psnr(results["plain"], results["realesr"]),
+        "decode_ms": decode_s * 1e3,
+        "encode_png_ms": encode_s * 1e3,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("-m", "--model", action="append", required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--memory-of", choices=("plain", "realesr"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        measure_memory(arguments)
+        return
+    rows = [bench(model, picture, arguments) for model in arguments.model for picture in arguments.pictures]
+    if arguments.json:
+        machine = {"machine": platform.platform(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+        print(json.dumps({**machine, "rows": rows}))
+        return
+    print(f"{'model':24}{'picture':20}{'size':>10}  MP/s of the result: plain, realesr (format), ratio")
+    for row in rows:
+        print(
+            "{model:24}{picture:20}{size:>10}  {plain_mp_per_s:7.3f} {realesr_mp_per_s:7.3f} ({precision}) "
+            "{ratio:5.2f}x   {plain_memory_mib:6.0f} -> {realesr_memory_mib:5.0f} MiB   {psnr_db:5.1f} dB   "
+            "decode {decode_ms:.0f} ms, encode PNG {encode_png_ms:.0f} ms".format_map(row)
+        )
+
+
+if __name__ == "__main__":
+    main()

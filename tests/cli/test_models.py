@@ -1,0 +1,190 @@
+"""`realesr models`: results on stdout, talk on stderr, one line and the right status for each failure."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
+
+from realesr_cli import catalog, weights
+from realesr_cli.cli.models import app
+
+Finder = Callable[[str], Path]
+REPOSITORY = Path(__file__).resolve().parents[2]
+OFFICIAL = "realesr-animevideov3"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def events(result: Result, name: str) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert records[0]["event"] == "start"
+    assert records[-1]["event"] == "summary"
+    assert all(record["v"] == 1 for record in records)
+    return [record for record in records if record["event"] == name]
+
+
+@pytest.fixture
+def filled(cache: Path, weights_file: Finder) -> Path:
+    """A cache that holds the official animevideov3 checkpoint; gives its path there."""
+    weights.add(weights_file(f"{OFFICIAL}.pth"))
+    return cache / f"{OFFICIAL}.pth"
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    paths = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for number, path in enumerate(paths):
+        save_file({"w": torch.full((2,), float(number))}, path)
+    return paths
+
+
+def test_list_shows_every_network_and_stars_the_cached_ones(filled: Path) -> None:
+    result = run("list")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(catalog.list_models())
+    assert [line for line in lines if line.startswith("*")] == [line for line in lines if OFFICIAL in line.split()[:2]]
+    assert result.stderr == ""
+    assert len(run("list", "--all").stdout.splitlines()) == len(catalog.CATALOG)
+
+
+def test_list_as_json_has_one_object_for_each_network(filled: Path, tmp_path: Path) -> None:
+    save_file({"w": torch.ones(1)}, tmp_path / "mine.safetensors")
+    weights.add(tmp_path / "mine.safetensors")
+    entries = events(run("list", "--json"), "model_entry")
+    assert [entry["name"] for entry in entries] == [*(entry.name for entry in catalog.list_models()), "mine"]
+    cached = {entry["name"]: entry["cached_sha256"] for entry in entries if entry["cached"]}
+    assert cached[OFFICIAL] == catalog.find(OFFICIAL).sha256
+
+
+def test_list_and_help_load_nothing_heavy(cache: Path) -> None:
+    script = """
+import sys
+from realesr_cli.cli.models import app
+try:
+    app(["list"])
+except SystemExit as leaving:
+    assert leaving.code == 0
+heavy = {"torch", "numpy", "cv2", "av", "requests", "tqdm", "safetensors"}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_info_tells_what_is_cached_and_where_from(filled: Path) -> None:
+    text = run("info", "animevideov3").stdout
+    entry = catalog.find(OFFICIAL)
+    for part in (entry.licence, entry.description, "SRVGGNetCompact", str(filled), str(entry.sha256), "added from"):
+        assert part in text
+    assert "cached sha256" not in run("info", "x4plus").stdout
+    fields = events(run("info", "general", "--json"), "model_entry")[0]
+    assert (fields["scale"], fields["companion"], fields["cached"]) == (4, "realesr-general-wdn-x4v3", None)
+
+
+def test_path_prints_only_the_path(filled: Path) -> None:
+    result = run("path", "animevideov3")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{filled}\n", "")
+
+
+def test_path_fetches_nothing(cache: Path) -> None:
+    result = run("path", "x4plus")
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "not in the cache" in result.stderr
+    assert not cache.exists()
+
+
+def test_download_of_a_cached_network_gives_its_path(filled: Path) -> None:
+    assert run("download", OFFICIAL, "--offline").stdout == f"{filled}\n"
+    done = events(run("download", OFFICIAL, "--json"), "path")[0]
+    assert done["sha256"] == catalog.find(OFFICIAL).sha256
+
+
+def test_download_goes_on_after_a_failure(filled: Path) -> None:
+    result = run("download", "nonsense", OFFICIAL, "--offline")
+    assert result.exit_code == 1
+    assert result.stdout == f"{filled}\n"
+    assert "no model is called nonsense" in result.stderr
+    assert run("download", "nonsense").exit_code == 3
+
+
+def test_verify_checks_all_that_is_there(filled: Path) -> None:
+    assert run("verify").stdout == f"{OFFICIAL}: intact\n"
+    filled.write_bytes(filled.read_bytes()[:-1] + b"x")
+    result = run("verify")
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "has changed" in result.stderr
+    assert events(run("verify", "--json"), "failed")[0]["error"] == "ChecksumMismatch"
+
+
+def test_verify_of_an_empty_cache_is_no_failure(cache: Path) -> None:
+    assert run("verify").exit_code == 0
+    assert run("verify", "x4plus").exit_code == 3
+
+
+def test_add_path_and_remove(cache: Path, pair: tuple[Path, Path]) -> None:
+    assert run("add", pair[0], "--name", "mine").stdout == "mine\n"
+    found = Path(run("path", "mine").stdout.strip())
+    assert found.is_relative_to(cache)
+    assert "added from" in run("info", "MINE").stdout
+    assert run("remove", "mine").exit_code == 0
+    assert not found.exists()
+    assert run("path", "mine").exit_code == 3
+    assert run("remove", "mine").exit_code == 3
+
+
+def test_add_refuses_what_is_no_network(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_text("<html>")
+    result = run("add", tmp_path / "x.pth")
+    assert result.exit_code == 3
+    assert "web page" in result.stderr
+    assert run("add", tmp_path / "none.pth").exit_code == 3
+
+
+def test_interpolate_is_one_minus_alpha_a_plus_alpha_b(cache: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    target = tmp_path / "c.safetensors"
+    result = run("interpolate", *pair, "--alpha", "0.75", "-o", target)
+    assert (result.exit_code, result.stdout) == (0, f"{target}\n")
+    assert load_file(target)["w"].tolist() == [0.75, 0.75]
+    first = target.read_bytes()
+    assert run("interpolate", *pair, "--alpha", "0.75", "-o", target).exit_code == 6
+    assert run("interpolate", *pair, "--alpha", "0.75", "-o", target, "--overwrite").exit_code == 0
+    assert target.read_bytes() == first
+
+
+def test_interpolate_names_the_parents_in_the_file(cache: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    target = tmp_path / "c.safetensors"
+    event = events(run("interpolate", *pair, "-o", target, "--json"), "interpolated")[0]
+    with safe_open(target, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["a"] == str(pair[0])
+    assert metadata["alpha"] == "0.5"
+    assert metadata["b_sha256"] == event["b_sha256"] == weights.recorded_sha256(pair[1])
+
+
+def test_interpolate_refuses_what_cannot_work(cache: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    save_file({"v": torch.ones(1)}, tmp_path / "other.safetensors")
+    target = tmp_path / "c.safetensors"
+    assert run("interpolate", pair[0], tmp_path / "other.safetensors", "-o", target).exit_code == 2
+    assert run("interpolate", *pair, "-o", tmp_path / "c.pth").exit_code == 2
+    assert run("interpolate", *pair, "-o", pair[0], "--overwrite").exit_code == 2
+    assert run("interpolate", *pair, "--alpha", "1.5", "-o", target).exit_code == 2
+    assert run("interpolate", pair[0], tmp_path / "none.pth", "-o", target).exit_code == 3
+    assert run("interpolate", *pair, "-o", tmp_path / "no" / "c.safetensors").exit_code == 6
+    assert not target.exists()
+    assert load_file(pair[0])["w"].tolist() == [0.0, 0.0]

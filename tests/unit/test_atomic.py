@@ -1,0 +1,48 @@
+"""A file is there whole or not at all."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from realesr_cli.atomic import replacing
+from realesr_cli.errors import DiskFull, OutputError
+
+
+def test_the_file_appears_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(143)])
+def test_an_exception_leaves_the_old_file(error: BaseException, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error)), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match="no space left"), replacing(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="none"), replacing(tmp_path / "none" / "a") as temporary:
+        temporary.write_bytes(b"x")
+
+
+def test_very_long_names(tmp_path: Path) -> None:
+    for stem in ("a" * 251, "ß" * 125, "写" * 83):
+        path = tmp_path / f"{stem}.png"
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"x")
+        assert path.read_bytes() == b"x"

@@ -1,0 +1,97 @@
+"""Who may import whom, and that `--help` loads nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import realesr_cli
+
+ROOT = Path(realesr_cli.__file__).parent
+_LIGHT = {
+    "errors",
+    "options",
+    "catalog",
+    "weights",
+    "atomic",
+    "reporting",
+    "tiling",
+    "pipeline",
+    "image_header",
+    "auto",
+    "cache",
+    "fetching",
+}
+_HEAVY = {"torch", "numpy", "cv2", "av", "requests", "tqdm", "safetensors", "click"}
+# module -> the project's modules that it may not import, at any level of nesting
+_FORBIDDEN = {
+    "models": {"device", "engine", "upscaler", "image_io", "image_jobs", "cli"},
+    "tiling": {"*"},
+    "errors": {"*"},
+    "image_io": {"models", "device", "engine", "upscaler", "image_jobs", "cli"},
+    "engine": {"upscaler", "image_io", "image_jobs", "cli"},
+    "upscaler": {"image_io", "image_jobs", "cli"},
+    "image_jobs": {"cli"},
+}
+
+
+def _modules() -> dict[str, ast.Module]:
+    return {
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): ast.parse(path.read_text(encoding="utf-8"))
+        for path in ROOT.rglob("*.py")
+    }
+
+
+def _imports(tree: ast.AST, *, top_level_only: bool) -> set[str]:
+    nodes = ast.iter_child_nodes(tree) if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_light_modules_import_nothing_heavy() -> None:
+    for name, tree in _modules().items():
+        if name in _LIGHT or name.startswith("cli") or name in ("__init__", "__main__"):
+            roots = {module.split(".")[0] for module in _imports(tree, top_level_only=True)}
+            assert not roots & _HEAVY, f"{name} imports {roots & _HEAVY}"
+
+
+def test_imports_go_one_way() -> None:
+    for name, tree in _modules().items():
+        forbidden = _FORBIDDEN.get(name.split(".")[0], set())
+        ours = {m.split(".")[1] for m in _imports(tree, top_level_only=False) if m.startswith("realesr_cli.")}
+        bad = ours if "*" in forbidden else ours & forbidden
+        assert not bad, f"{name} imports {bad}"
+
+
+def test_pickles_are_read_in_one_place_and_nothing_prints() -> None:
+    for name, tree in _modules().items():
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert "torch.load" not in calls or name == "models.reading", name
+        assert "print" not in calls or name in ("reporting", "cli.main", "cli.models"), name
+        assert "import_module" not in calls or name == "__init__", name
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    for arguments in (["--version"], ["--help"], ["image", "--help"], ["models", "list"]):
+        code = (
+            f"import sys; sys.argv = ['realesr', *{arguments}]\n"
+            "from realesr_cli.cli.main import main\n"
+            "try: main()\n"
+            f"finally: print(sorted({_HEAVY} & set(sys.modules)), file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == "[]", f"{arguments}: {done.stderr}"
+
+
+def test_public_names() -> None:
+    assert realesr_cli.__all__ == [
+        "DeviceOptions", "Image", "LoadedModel", "RealesrError", "TileOptions", "Upscaler", "__version__",
+        "list_models", "load_model", "read_image", "write_image",
+    ]  # fmt: skip
+    for name in realesr_cli.__all__:
+        assert getattr(realesr_cli, name) is not None

@@ -1,0 +1,96 @@
+"""Three overlapping stages: order, bounds, errors, interruption."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from realesr_cli.errors import RealesrError
+from realesr_cli.pipeline import run_pipeline
+
+
+class Run:
+    """Runs numbers through a pipeline and remembers what happened."""
+
+    def __init__(self, count: int, **stages: Any) -> None:
+        self.done: list[tuple[int, int]] = []
+        self.failed: list[int] = []
+        self.stages = {"load": lambda n: n * 10, "work": lambda n, x: x + 1, "save": lambda n, x: x} | stages
+        self.count = count
+
+    def __call__(self) -> "Run":
+        run_pipeline(
+            range(self.count),
+            on_done=lambda item, saved: self.done.append((item, saved)),
+            on_error=stop if (stop := self.stages.pop("on_error", None)) else lambda item, e: self.failed.append(item),
+            **self.stages,
+        )
+        return self
+
+
+def _fail_at(number: int, error: BaseException) -> Any:
+    def stage(item: int, value: int = 0) -> int:
+        if item == number:
+            raise error
+        return value
+
+    return stage
+
+
+def test_all_items_in_order() -> None:
+    assert Run(20)().done == [(n, n * 10 + 1) for n in range(20)]
+
+
+@pytest.mark.parametrize("stage", ["load", "work", "save"])
+def test_one_bad_item_does_not_stop_the_rest(stage: str) -> None:
+    run = Run(6, **{stage: _fail_at(3, RealesrError("bad"))})()
+    assert run.failed == [3]
+    assert [item for item, _ in run.done] == [0, 1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("stage", ["load", "work", "save"])
+def test_a_bug_stops_the_run_and_leaves_no_thread(stage: str) -> None:
+    with pytest.raises(ZeroDivisionError):
+        Run(50, **{stage: _fail_at(3, ZeroDivisionError())})()
+    assert threading.active_count() == 1
+
+
+def test_on_error_may_stop_the_run() -> None:
+    def stop(item: int, error: RealesrError) -> None:
+        raise error
+
+    run = Run(50, load=_fail_at(3, RealesrError("bad")), on_error=stop)
+    with pytest.raises(RealesrError):
+        run()
+    assert [item for item, _ in run.done] == [0, 1, 2]
+
+
+def test_ctrl_c_saves_what_was_worked() -> None:
+    run = Run(50, work=_fail_at(4, KeyboardInterrupt()), save=lambda n, x: time.sleep(0.02))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [item for item, _ in run.done] == [0, 1, 2, 3]
+    assert threading.active_count() == 1
+
+
+def test_stages_overlap_and_the_queues_are_bounded() -> None:
+    ahead = 0
+    loaded = saved = 0
+
+    def load(item: int) -> int:
+        nonlocal loaded, ahead
+        loaded += 1
+        ahead = max(ahead, loaded - saved)
+        return item
+
+    def save(item: int, value: int) -> int:
+        nonlocal saved
+        time.sleep(0.01)
+        saved += 1
+        return value
+
+    started = time.monotonic()
+    Run(20, load=load, work=lambda n, x: time.sleep(0.01), save=save)()
+    assert time.monotonic() - started < 20 * 0.02 * 0.95
+    assert ahead <= 2 * 2 + 3
