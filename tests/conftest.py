@@ -95,3 +95,33 @@ def _no_leftovers(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261120)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where there is no CUDA device."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def stocked_cache(cache: Path, weights_file: Finder) -> Path:
+    """A cache that holds the official models as the fall-back package gives them; no network is needed."""
+    import hashlib
+
+    from realesr_cli import cache as cache_files
+    from realesr_cli.models.reading import read_weights, safetensors_bytes
+
+    for name, file in (
+        ("realesrgan-x4plus", "realesrgan-x4plus.param"),
+        ("realesr-general-x4v3", "ncnn/realesr-general-x4v3.param"),
+        ("realesr-general-wdn-x4v3", "ncnn/realesr-general-wdn-x4v3.param"),
+        ("realesr-animevideov3", "ncnn/realesr-animevideov3-x4.param"),
+    ):
+        data = safetensors_bytes(read_weights(weights_file(file)).tensors, {"name": name})
+        cache_files.store(f"{name}.safetensors", data, hashlib.sha256(data).hexdigest(), "test")
+    return cache

@@ -184,7 +184,7 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     ups = _highest(tensors, r"conv_up(\d+)\.")
     # 4 and 16 times the output's channels can only be 2x2 and 4x4 pixels folded into channels
     unshuffle = {4: 2, 16: 4}.get(first_in // channels_out, 1) if first_in % channels_out == 0 else 1
-    trunk_pad = 64 if blocks <= 6 else 80
+    trunk_pad = 64 if blocks <= 6 else 96
     radius = 15 * blocks + 4
     return {
         "network": RRDBNet(
