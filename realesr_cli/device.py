@@ -1,5 +1,6 @@
 """Where a network runs, in which number format, and how much memory there is for it."""
 
+import ctypes
 import os
 import sys
 import time
@@ -118,8 +119,6 @@ def _meminfo_bytes() -> int:
 
 
 def _windows_free_bytes() -> int:
-    import ctypes
-
     class Status(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_ulong),
@@ -161,6 +160,30 @@ def _find_dtype(options: DeviceOptions, model: LoadedModel, device: torch.device
     return candidate, why
 
 
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory of freed tensors for the next ones, where the C library can be told so.
+
+    glibc hands every block above 32 MiB back to the system at once and takes it anew, page by page, for the next
+    layer: with large pictures that costs half of the time (docs/performance.md). `release_freed_memory` gives it back.
+    """
+    if _GLIBC is not None:
+        _GLIBC.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        _GLIBC.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def release_freed_memory() -> None:
+    """Gives the memory that `keep_freed_memory` has kept back to the system."""
+    if _GLIBC is not None:
+        _GLIBC.malloc_trim(0)
+
+
+def _find_glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None
+
+
 def bf16_gain() -> float:
     """How many times faster one typical convolution runs on the CPU in bf16 than in fp32; takes a few milliseconds."""
     generator = torch.Generator().manual_seed(0)
@@ -193,3 +216,6 @@ def _agrees_with_float32(model: LoadedModel, device: torch.device, dtype: torch.
         low = fast_copy(model.network, dtype, device, channels_last=True)(probe)
     difference = (low.float() - exact).clamp(-1e3, 1e3).square().mean().sqrt()
     return bool(torch.isfinite(low).all()) and float(difference) < _PROBE_TOLERANCE * max(1.0, float(exact.std()))
+
+
+_GLIBC = _find_glibc()

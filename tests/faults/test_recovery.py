@@ -83,10 +83,10 @@ def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: 
     """A compact network whose last layer gives infinity in `dtype`, for the calls in `tiles`."""
     from realesr_cli.models.compact import SRVGGNetCompact
 
-    original = SRVGGNetCompact.forward
+    original = SRVGGNetCompact.subpixels
     calls = 0
 
-    def forward(network: SRVGGNetCompact, x: Tensor) -> Tensor:
+    def subpixels(network: SRVGGNetCompact, x: Tensor) -> Tensor:
         nonlocal calls
         y = original(network, x)
         if network.body[-1].weight.dtype == dtype:
@@ -95,7 +95,7 @@ def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: 
                 y[..., 5, 5] = float("inf")
         return y
 
-    monkeypatch.setattr(SRVGGNetCompact, "forward", forward)
+    monkeypatch.setattr(SRVGGNetCompact, "subpixels", subpixels)
     return compact()
 
 
