@@ -31,8 +31,11 @@ def bleed(colour: Pixels, opacity: Pixels) -> Pixels:
 def limit(enlarged: Pixels, opacity: Pixels) -> Pixels:
     """`enlarged` (H', W', 1) held between the least and the greatest alpha of the source pixels around.
 
-    So what was fully opaque or fully transparent away from an edge stays exactly that. `opacity` is (H, W, 1).
+    So what was fully opaque or fully transparent away from an edge stays exactly that. `opacity` is (H, W, 1), uint8
+    or uint16; `enlarged` may be uint16 where it is uint8, and must not be smaller.
     """
+    if enlarged.dtype != opacity.dtype:
+        opacity = opacity.astype(np.uint16) * 257  # 65535 / 255
     size = (enlarged.shape[1], enlarged.shape[0])
     around = np.ones((3, 3), np.uint8)
     lowest, highest = (

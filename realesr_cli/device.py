@@ -18,6 +18,15 @@ from realesr_cli.options import DeviceOptions
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "alloc_failed",
+    "unable to find an engine",  # cuDNN, when no algorithm's workspace fits
+)
+
 # Half precision is taken where one convolution runs this much faster in it than in float32; emulated it is slower.
 _WORTHWHILE = 1.3
 # Largest difference to float32 of the probe's output, in [0, 1], that rounding alone explains.
@@ -92,7 +101,7 @@ def free_memory_bytes(device: torch.device) -> int:
         # what torch's own allocator holds without using it is free as well
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+        return max(0, int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()))
     if device.type == "xpu":
         free, _ = torch.xpu.mem_get_info(device)
         return int(free)
@@ -160,6 +169,14 @@ def _find_dtype(options: DeviceOptions, model: LoadedModel, device: torch.device
     return candidate, why
 
 
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an error of torch means that memory is full: it has a class for that, but does not always use it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _OUT_OF_MEMORY)
+
+
 def keep_freed_memory() -> None:
     """Lets this process keep the memory of freed tensors for the next ones, where the C library can be told so.
 
@@ -211,9 +228,14 @@ def _agrees_with_float32(model: LoadedModel, device: torch.device, dtype: torch.
     side = 16 * model.multiple_of
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, model.channels_in, side, side, generator=generator).to(device)
-    with torch.inference_mode():
-        exact = fast_copy(model.network, torch.float32, device, channels_last=True)(probe)
-        low = fast_copy(model.network, dtype, device, channels_last=True)(probe)
+    try:
+        with torch.inference_mode():
+            exact = fast_copy(model.network, torch.float32, device, channels_last=True)(probe)
+            low = fast_copy(model.network, dtype, device, channels_last=True)(probe)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return True  # nothing was shown; the engine knows what to do about memory
+        raise
     difference = (low.float() - exact).clamp(-1e3, 1e3).square().mean().sqrt()
     return bool(torch.isfinite(low).all()) and float(difference) < _PROBE_TOLERANCE * max(1.0, float(exact.std()))
 

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from realesr_cli.device import DeviceChoice, free_memory_bytes, keep_freed_memory, release_freed_memory
+from realesr_cli.device import (
+    DeviceChoice,
+    free_memory_bytes,
+    is_out_of_memory,
+    keep_freed_memory,
+    release_freed_memory,
+)
 from realesr_cli.errors import OutOfMemory
 from realesr_cli.inference import Inference
 from realesr_cli.models.architectures import LoadedModel
@@ -28,7 +34,7 @@ _MEMORY_SHARE = 0.4
 # A tile whose kept part would be smaller than this is all context: the device is simply too small.
 _SMALLEST_TILE_PX = 32
 # Beyond this a larger tile saves next to nothing, and other programs want memory too.
-_LARGEST_TILE_PX = 2048
+_LARGEST_WINDOW_PX = 2048 * 2048
 # Launching a GPU's kernels costs the same for one tile as for several; a CPU has no such cost.
 _LARGEST_BATCH = 8
 
@@ -55,25 +61,30 @@ class Engine:
         if self._choice.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def plan(self, height: int, width: int) -> tuple[Tile, ...]:
+    def plan(self, height: int, width: int, *, channels: int = 3, precise: bool = False) -> tuple[Tile, ...]:
         """The tiles for a picture, as large as `--tile` or the memory that is free now allows."""
         align, pad = self._model.multiple_of, self._pad_px
         if self._options.size is not None:
             return plan_tiles(height, width, size=self._options.size, pad=pad, align=align)
-        budget = free_memory_bytes(self._choice.device) * _MEMORY_SHARE
-        window_px = int(budget) // self.window_bytes(1)
+        budget = max(0, int(free_memory_bytes(self._choice.device) * _MEMORY_SHARE))
+        window_px = min(budget // self.window_bytes(1, channels=channels, precise=precise), _LARGEST_WINDOW_PX)
         if self._largest_window_px is not None:
             window_px = min(window_px, self._largest_window_px)
-        if height * width <= min(window_px, _LARGEST_TILE_PX**2):
+        if height * width <= window_px:
             return plan_tiles(height, width, size=max(height, width), pad=0, align=align)
-        side = min(math.isqrt(window_px) - 2 * pad, _LARGEST_TILE_PX)
-        return plan_tiles(height, width, size=max(side, _SMALLEST_TILE_PX), pad=pad, align=align)
+        # a square window, unless the picture is too thin for one
+        window_height = min(height, math.isqrt(window_px))
+        window_width = min(width, window_px // max(1, window_height))
+        window_height = min(height, window_px // max(1, window_width))
+        sides = (max(window_height - 2 * pad, _SMALLEST_TILE_PX), max(window_width - 2 * pad, _SMALLEST_TILE_PX))
+        return plan_tiles(height, width, size=sides, pad=pad, align=align)
 
-    def window_bytes(self, window_px: int) -> int:
+    def window_bytes(self, window_px: int, *, channels: int = 3, precise: bool = False) -> int:
         """Peak of device memory for a tile of so many input pixels: activations, and both ends in float32."""
-        scale, channels = self._model.scale, self._model.channels_out
-        activations = self._model.values_per_px * torch.finfo(self._choice.dtype).bits // 8
-        return window_px * (activations + 4 * channels * (1 + 2 * scale**2))
+        scale, width = self._model.scale, 4 if precise else torch.finfo(self._choice.dtype).bits // 8
+        runs = math.ceil(channels / self._model.channels_in)  # a model for one channel takes three as a batch
+        ends = 4 * max(channels, self._model.channels_out) * (1 + 2 * scale**2)
+        return window_px * (runs * self._model.values_per_px * width + ends * (2 if self._options.self_ensemble else 1))
 
     def run(self, picture: Pixels, out: Pixels, *, precise: bool, advance: Advance) -> None:
         """Fills `out` (scale*H, scale*W, C) with the network's result for `picture` (H, W, C), C = 1 or 3.
@@ -83,23 +94,27 @@ class Engine:
         """
         height, width = picture.shape[:2]
         levels = int(np.iinfo(out.dtype).max)
-        pending = deque(self.plan(height, width))
+        channels = picture.shape[2]
+        pending = deque(self.plan(height, width, channels=channels, precise=precise))
+        tile_bytes = self.window_bytes(pending[0].source.area, channels=channels, precise=precise)
+        budget = free_memory_bytes(self._choice.device) * _MEMORY_SHARE
+        self._largest_batch = min(self._largest_batch, max(1, int(budget / tile_bytes)))
         while pending:
             tiles = self._next_batch(pending, height, width)
+            area = sum(tile.kept.area for tile in tiles)
             counted = 0.0
-            share = sum(tile.kept.area for tile in tiles) / self._inference.steps(precise=precise)
 
-            def step(share: float = share) -> None:
+            def step(share: float, area: int = area) -> None:
                 nonlocal counted
-                counted += share
-                advance(share)
+                counted += share * area
+                advance(share * area)
 
             stack = np.stack([_cut(picture, tile.source) for tile in tiles])
             kept = [tile.kept.within(tile.source) for tile in tiles]
             try:
                 parts = self._inference.run(stack, kept, levels, precise=precise, on_step=step)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 parts = None  # leaving this block first frees what the failed run still holds
             if parts is None:
@@ -109,14 +124,14 @@ class Engine:
                 continue
             for tile, part in zip(tiles, parts, strict=True):
                 _cut(out, tile.kept.times(self._model.scale))[...] = part
-            advance(sum(tile.kept.area for tile in tiles) - counted)
+            advance(area - counted)
 
     # --- one batch ----------------------------------------------------------------------------------------------------
 
     def _next_batch(self, pending: deque[Tile], height: int, width: int) -> list[Tile]:
         """Takes tiles of one shape off `pending`; tiles that are known not to fit are halved first."""
         limit = self._largest_window_px
-        while limit is not None and pending[0].source.area > limit and _can_split(pending[0]):
+        while limit is not None and pending[0].source.area > limit and self._can_split(pending[0]):
             tile = pending.popleft()
             pending.extendleft(
                 reversed(split_tile(tile, height, width, pad=self._pad_px, align=self._model.multiple_of))
@@ -136,7 +151,7 @@ class Engine:
         if len(tiles) > 1:
             self._largest_batch = len(tiles) // 2
             return
-        if not _can_split(tiles[0]):
+        if not self._can_split(tiles[0]):
             raise OutOfMemory(
                 f"not enough memory on {self._choice.device} for a tile of "
                 f"{tiles[0].source.width}x{tiles[0].source.height} pixels",
@@ -145,6 +160,9 @@ class Engine:
         self._largest_window_px = tiles[0].source.area * 2 // 3
         self._reporter.emit("note", message="not enough memory: going on with smaller tiles")
 
+    def _can_split(self, tile: Tile) -> bool:
+        return max(tile.kept.height, tile.kept.width) >= 2 * max(_SMALLEST_TILE_PX, self._model.multiple_of)
+
     @property
     def _pad_px(self) -> int:
         return self._model.pad_px if self._options.pad_px is None else self._options.pad_px
@@ -152,14 +170,3 @@ class Engine:
 
 def _cut(picture: Pixels, box: Box) -> Pixels:
     return picture[box.top : box.bottom, box.left : box.right]
-
-
-def _can_split(tile: Tile) -> bool:
-    return max(tile.kept.height, tile.kept.width) >= 2 * _SMALLEST_TILE_PX
-
-
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -43,23 +44,20 @@ class Inference:
         """Frees the device's memory."""
         self._networks.clear()
 
-    def steps(self, *, precise: bool) -> int:
-        """How often `run` calls `on_step`."""
-        blocks = len(_blocks(self._network(self._dtype(precise))))
-        return max(1, blocks) * (8 if self._self_ensemble else 1)
-
     def run(
-        self, batch: Pixels, kept: Sequence[Box], levels: int, *, precise: bool, on_step: Callable[[], None]
+        self, batch: Pixels, kept: Sequence[Box], levels: int, *, precise: bool, on_step: Callable[[float], None]
     ) -> list[Pixels]:
         """(N, H, W, C) integers over the range of their dtype -> for each the part `kept` of its result.
 
         `kept` counts input pixels from the corner of each tile. Results are host arrays (h, w, C) of integers in
-        0..levels (255 or 65535); C = 1 or 3. `precise` computes in float32 whatever was chosen.
+        0..levels (255 or 65535); C = 1 or 3. `precise` computes in float32 whatever was chosen. `on_step` is told the
+        share of the work that each step was.
 
         Raises: NonFiniteOutput.
         """
-        self._on_step = on_step
-        dtype = self._dtype(precise)
+        dtype = torch.float32 if precise else self._choice.dtype
+        share = 1 / (max(1, len(_blocks(self._network(dtype)))) * (8 if self._self_ensemble else 1))
+        self._on_step = lambda: on_step(share)
         # torch has uint16, but few of its operations on every device
         integers = batch.astype(np.int32) if batch.dtype == np.uint16 else batch
         with torch.inference_mode():
@@ -67,12 +65,7 @@ class Inference:
             x = torch.from_numpy(integers).to(self._choice.device).permute(0, 3, 1, 2).float()
             x /= np.iinfo(batch.dtype).max
             y = self._values(x, dtype)
-            if not _is_finite(y):
-                y = self._values_again(x, dtype)
             return [self._integers(values, box, levels) for values, box in zip(y, kept, strict=True)]
-
-    def _dtype(self, precise: bool) -> torch.dtype:
-        return torch.float32 if precise else self._choice.dtype
 
     def _integers(self, values: Tensor, box: Box, levels: int) -> Pixels:
         """(C*r*r, H*scale/r, W*scale/r) in [0, 1] -> the part `box` as (h, w, C) integers on the host."""
@@ -100,39 +93,41 @@ class Inference:
         return cast(Tensor, _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)
 
     def _planes(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The network's result for its own channels, before the pixel shuffle if it has one."""
-        network = self._network(dtype)
-        if self._shuffle > 1:
-            return cast(Tensor, cast(Any, network).subpixels(x)).float()
-        if not self._self_ensemble:
-            return cast(Tensor, network(x)).float()
-        total = torch.zeros((), device=x.device)
-        for turns in range(4):
-            for mirrored in (False, True):
-                view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
-                result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
-                total = total + (result.flip(3) if mirrored else result)
-        return total / 8
-
-    def _values_again(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Repeats tiles that overflowed in float32."""
-        name = self._model.name
-        if dtype != torch.float32:
+        """`_raw`; tiles that overflow in low precision are computed again in float32. Raises: NonFiniteOutput."""
+        y = self._raw(x, dtype)
+        if not _is_finite(y) and dtype != torch.float32:
             if not self._overflow_told:
                 self._overflow_told = True
                 self._reporter.emit(
                     "warning",
                     code="overflow",
-                    message=f"{name} overflows in {self._choice.precision}; such tiles are computed again in fp32",
+                    message=f"{self._model.name} overflows in {self._choice.precision}; fp32 is used for such tiles",
                     hint="--precision fp32 avoids the double work",
                 )
-            y = self._values(x, torch.float32)
-            if _is_finite(y):
-                return y
-        raise NonFiniteOutput(
-            f"{name} gives values that are not numbers, even in fp32",
-            hint="the weights file is probably damaged: `realesr models verify`, or choose another model with -m",
-        )
+            self._on_step = lambda: None  # these steps have been counted
+            y = self._raw(x, torch.float32)
+        if not _is_finite(y):
+            raise NonFiniteOutput(
+                f"{self._model.name} gives values that are not numbers, even in fp32",
+                hint="the weights file is probably damaged: `realesr models verify`, or choose another model with -m",
+            )
+        return y
+
+    def _raw(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The network's result for its own channels, in float32, before the pixel shuffle if it has one."""
+        network = self._network(dtype)
+        with _exact_float32(self._choice.device, dtype):
+            if self._shuffle > 1:
+                return cast(Tensor, cast(Any, network).subpixels(x)).float()
+            if not self._self_ensemble:
+                return cast(Tensor, network(x)).float()
+            total = torch.zeros((), device=x.device)
+            for turns in range(4):
+                for mirrored in (False, True):
+                    view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
+                    result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
+                    total = total + (result.flip(3) if mirrored else result)
+            return total / 8
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
         if dtype not in self._networks:
@@ -143,6 +138,13 @@ class Inference:
                 block.register_forward_hook(lambda *_: self._on_step())
             self._networks[dtype] = network
         return self._networks[dtype]
+
+
+def _exact_float32(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """On CUDA, float32 convolutions keep 10 bits of the mantissa unless told otherwise (TF32)."""
+    if device.type != "cuda" or dtype != torch.float32:
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:

@@ -1,5 +1,6 @@
 """Every default that a user can see, as frozen records shared by the command line, the Python API and `--json`."""
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -21,6 +22,8 @@ class DeviceOptions:
     """CPU threads of the network; None = one for each core."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps|xpu", self.device):
+            raise UsageError(f"--device {self.device} is none of auto, cpu, cuda, cuda:N, mps and xpu")
         if self.precision not in get_args(Precision):
             raise UsageError(f"--precision {self.precision} is not one of {', '.join(get_args(Precision))}")
         if self.threads is not None and self.threads < 1:
