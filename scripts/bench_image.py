@@ -2,12 +2,14 @@
 
     python scripts/bench_image.py PICTURE... -m MODEL... [--rounds 5] [--threads 1] [--device cpu] [--json]
 
-Two paths alternate in one process: "plain" is the network as published, float32, NCHW, whole picture; "realesr" is
-what the program does by itself. Figures are medians over the rounds. Reading and writing the files is timed apart.
+Paths alternate in one process: "plain" is the network as published, float32, NCHW, whole picture; "realesr" is what
+the program does by itself; "literal" is the published network cast as a whole to realesr's low-precision format.
+Figures are medians over the rounds. Reading and writing the files is timed apart.
 Memory is what one run adds to the peak of a fresh process (on CUDA: of the device's allocations).
 """
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -21,8 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from realesr_cli import DeviceOptions, Upscaler, load_model, read_image, write_image
+from realesr_cli import DeviceOptions, LoadedModel, Upscaler, load_model, read_image, write_image
+
+Run = Callable[[np.ndarray], np.ndarray]
 
 
 def peak_memory_mib(path: str, model: str, picture: Path, arguments: argparse.Namespace) -> float:
@@ -37,7 +42,7 @@ def measure_memory(arguments: argparse.Namespace) -> None:
     model = load_model(arguments.model[0])
     upscaler = Upscaler(model, device=DeviceOptions(device=arguments.device, threads=arguments.threads))
     device = upscaler.choice.device
-    path = upscaler if arguments.memory_of == "realesr" else plain_path(model.network, device)
+    path = upscaler if arguments.memory_of == "realesr" else plain_path(model, device)
     pixels = read_image(arguments.pictures[0]).pixels[..., :3]
     path(pixels[:32, :32])  # kernels, weights
     if device.type == "cuda":
@@ -57,18 +62,53 @@ def resident_kib(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def plain_path(network: torch.nn.Module, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """The network as any script would run it."""
-    network = network.to(device)
+def plain_path(model: LoadedModel, device: torch.device) -> Run:
+    """float32, NCHW: the network as any script would run it."""
+    return literal_path(model, device, torch.float32, torch.contiguous_format)
+
+
+def literal_path(
+    model: LoadedModel, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format
+) -> Run:
+    """The whole network and the whole picture cast to `dtype`, with the operations as the papers write them."""
+    network = copy.deepcopy(model.network).to(device, dtype).to(memory_format=memory_format)
+    forward = literal_rrdb if model.architecture == "RRDBNet" else literal_compact
 
     def run(pixels: np.ndarray) -> np.ndarray:
-        # no parameter wants a gradient, so none is recorded; but RRDBNet goes over strips only where gradients are off
-        with torch.enable_grad():
-            x = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].contiguous().float() / 255
-            y = network(x).clamp(0, 1).mul(255).round().byte()
+        with torch.inference_mode():
+            x = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float() / 255
+            x = x.to(dtype).contiguous(memory_format=memory_format)
+            y = forward(network, x).float().clamp(0, 1).mul(255).round().byte()
             return y[0].permute(1, 2, 0).cpu().numpy()
 
     return run
+
+
+def literal_compact(network: Any, x: torch.Tensor) -> torch.Tensor:
+    features = x
+    for layer in network.body:
+        features = layer(features)
+    base = F.interpolate(x, scale_factor=network.scale, mode="nearest")
+    return F.pixel_shuffle(features, network.scale) + base
+
+
+def literal_rrdb(network: Any, x: torch.Tensor) -> torch.Tensor:
+    def dense(block: Any, x: torch.Tensor) -> torch.Tensor:
+        known = [x]
+        for conv in (block.conv1, block.conv2, block.conv3, block.conv4):
+            known.append(F.leaky_relu(conv(torch.cat(known, 1)), 0.2))
+        return block.conv5(torch.cat(known, 1)) * 0.2 + x
+
+    if network.unshuffle > 1:
+        x = F.pixel_unshuffle(x, network.unshuffle)
+    features = first = network.conv_first(x)
+    for block in network.body:
+        features = dense(block.rdb3, dense(block.rdb2, dense(block.rdb1, features))) * 0.2 + features
+    features = first + network.conv_body(features)
+    for name in network.up_names:
+        doubled = F.interpolate(features, scale_factor=2, mode="nearest")
+        features = F.leaky_relu(getattr(network, name)(doubled), 0.2)
+    return network.conv_last(F.leaky_relu(network.conv_hr(features), 0.2))
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
@@ -92,7 +132,9 @@ def bench(model_name: str, picture: Path, arguments: argparse.Namespace) -> dict
     device = upscaler.choice.device
     decode_s, image = timed(lambda: read_image(picture), torch.device("cpu"))
     pixels = image.pixels[..., :3]
-    paths = {"plain": plain_path(model.network, device), "realesr": upscaler}
+    paths = {"plain": plain_path(model, device), "realesr": upscaler}
+    if upscaler.choice.dtype != torch.float32:
+        paths["literal"] = literal_path(model, device, upscaler.choice.dtype, torch.channels_last)
     seconds: dict[str, list[float]] = {name: [] for name in paths}
     results = {}
     for index in range(arguments.rounds + 1):
@@ -105,6 +147,13 @@ def bench(model_name: str, picture: Path, arguments: argparse.Namespace) -> dict
             lambda: write_image(Path(folder) / "out.png", image.replace(results["realesr"])), torch.device("cpu")
         )
     ratios = [plain / ours for plain, ours in zip(seconds["plain"], seconds["realesr"], strict=True)]
+    literal = {}
+    if "literal" in paths:
+        gains = [literal / ours for literal, ours in zip(seconds["literal"], seconds["realesr"], strict=True)]
+        literal = {
+            "ratio_to_literal": statistics.median(gains),
+            "literal_psnr_db": psnr(results["plain"], results["literal"]),
+        }
     megapixels = results["realesr"].shape[0] * results["realesr"].shape[1] / 1e6
     return {
         "model": model.name,
@@ -117,6 +166,7 @@ def bench(model_name: str, picture: Path, arguments: argparse.Namespace) -> dict
         "plain_memory_mib": peak_memory_mib("plain", model_name, picture, arguments),
         "realesr_memory_mib": peak_memory_mib("realesr", model_name, picture, arguments),
         "psnr_db": psnr(results["plain"], results["realesr"]),
+        **literal,
         "decode_ms": decode_s * 1e3,
         "encode_png_ms": encode_s * 1e3,
     }
@@ -147,6 +197,12 @@ def main() -> None:
             "{ratio:5.2f}x   {plain_memory_mib:6.0f} -> {realesr_memory_mib:5.0f} MiB   {psnr_db:5.1f} dB   "
             "decode {decode_ms:.0f} ms, encode PNG {encode_png_ms:.0f} ms".format_map(row)
         )
+        if "ratio_to_literal" in row:
+            print(
+                " " * 54
+                + "against the whole network in {precision}, channels_last: {ratio_to_literal:.2f}x; "
+                "that one is {literal_psnr_db:.1f} dB from fp32".format_map(row)
+            )
 
 
 if __name__ == "__main__":

@@ -17,15 +17,13 @@ from torch.nn import functional as F
 def fast_copy(network: nn.Module, dtype: torch.dtype, device: torch.device, *, channels_last: bool) -> nn.Module:
     """A copy of `network` for inference, its body in `dtype`, on `device`; `network` is not changed.
 
-    Networks name the parts that must stay in float32 in `full_precision: tuple[str, ...]` (module names).
+    Networks name what must stay in float32 in `full_precision: tuple[str, ...]`: modules or parameters.
     """
     twin = copy.deepcopy(network).eval().requires_grad_(False)
-    if dtype != torch.float32:
-        keep = cast(tuple[str, ...], getattr(network, "full_precision", ()))
-        for name, module in twin.named_modules():
-            own = list(module.parameters(recurse=False)) + list(module.buffers(recurse=False))
-            if own and not any(name == kept or name.startswith(f"{kept}.") for kept in keep):
-                module.to(dtype)
+    keep = cast(tuple[str, ...], getattr(network, "full_precision", ()))
+    for name, tensor in (*twin.named_parameters(), *twin.named_buffers()):
+        if tensor.is_floating_point() and not any(name == kept or name.startswith(f"{kept}.") for kept in keep):
+            tensor.data = tensor.data.to(dtype)
     twin.to(device)
     return cast(nn.Module, twin.to(memory_format=torch.channels_last)) if channels_last else twin  # type: ignore[call-overload]
 
@@ -36,10 +34,12 @@ def low(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 def centred(layer: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`layer(x)` in `dtype`, for results in [0, 1].
+    """`layer(x)` in `dtype`, for results in [0, 1]; the bias of `layer` is in `dtype`, its weight may be lower.
 
     In low precision the layer computes `y - 0.5`, whose values are half as large and so rounded half as coarsely.
     """
     if layer.weight.dtype == dtype or layer.bias is None:
-        return cast(Tensor, layer(x)).to(dtype)
-    return F.conv2d(x, layer.weight, layer.bias - 0.5, padding=layer.padding).to(dtype) + 0.5
+        return cast(Tensor, layer(x))
+    low_bias = (layer.bias - 0.5).to(layer.weight.dtype)
+    y = F.conv2d(x, layer.weight, low_bias, padding=layer.padding)
+    return y.to(dtype) + (layer.bias - low_bias.to(dtype))[:, None, None]
