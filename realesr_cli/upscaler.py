@@ -20,7 +20,7 @@ from realesr_cli.device import DeviceChoice, choose_device, free_memory_bytes
 from realesr_cli.engine import Advance, Engine
 from realesr_cli.errors import OutOfMemory, UnsupportedInput, UsageError
 from realesr_cli.models.architectures import LoadedModel, load_model
-from realesr_cli.options import DeviceOptions, SizeOptions, TileOptions
+from realesr_cli.options import AlphaMode, DeviceOptions, SizeOptions, TileOptions
 from realesr_cli.reporting import NULL, Reporter, progress
 from realesr_cli.resize import reduce
 
@@ -86,13 +86,15 @@ class Upscaler:
         *,
         scale: float | None = None,
         size: tuple[int, int] | None = None,
+        alpha_mode: AlphaMode = "model",
         label: str = "upscaling",
     ) -> Pixels:
         """The picture enlarged by `scale` (default: the network's own), or to `size` = (height, width).
 
         `pixels` is (H, W) or (H, W, C), C = 1 grey, 3 RGB or 4 RGBA, uint8 or uint16 over their full range, sRGB as
         in files; the result has the same dtype and number of channels. Enlargements beyond the network's own take
-        several passes; what is then too large is reduced with an antialiasing filter. `label` names progress events.
+        several passes; what is then too large is reduced with an antialiasing filter. `alpha_mode` says whether alpha
+        goes through the network too or is resized. `label` names progress events.
 
         Raises: UnsupportedInput, UsageError, OutOfMemory, NonFiniteOutput.
         """
@@ -104,13 +106,17 @@ class Upscaler:
         plain = pixels.reshape(height, width, -1)
         colour, opacity = plain[..., :3], plain[..., 3:]
         shaped = opacity.size > 0 and opacity.min() != opacity.max()
+        by_network = shaped and alpha_mode == "model"
         work = sum(height * width * self.model.scale ** (2 * step) for step in range(passes))
-        with progress(self._reporter, work * (2 if shaped else 1), "pixels", label=label) as advance:
+        with progress(self._reporter, work * (2 if by_network else 1), "pixels", label=label) as advance:
             if opacity.size == 0:
                 return self._enlarge(colour, size, passes, advance).reshape(*size, *pixels.shape[2:])
             colour = self._enlarge(transparency.bleed(colour, opacity), size, passes, advance)
             if shaped:
-                opacity = transparency.limit(self._enlarge(opacity, size, passes, advance), opacity)
+                larger = (
+                    self._enlarge(opacity, size, passes, advance) if by_network else transparency.resize(opacity, *size)
+                )
+                opacity = transparency.limit(larger, opacity)
             else:
                 opacity = np.full((*size, 1), opacity.flat[0], opacity.dtype)
         return np.concatenate((colour, opacity), axis=2)
@@ -164,6 +170,8 @@ class Upscaler:
 
     def _enlarge(self, pixels: Pixels, size: tuple[int, int], passes: int, advance: Advance) -> Pixels:
         """(H, W, 1 or 3) -> (*size, the same), same dtype; 16 bits between the steps, so that rounding happens once."""
+        if pixels.shape[2] == 3 and _is_grey(pixels):
+            return np.repeat(self._enlarge(pixels[..., :1], size, passes, advance), 3, axis=2)
         dtype = pixels.dtype
         # bf16 has 8 significant bits and fp16 has 11: a 16-bit picture would lose what sets it apart
         precise = dtype == np.uint16 and not self.choice.explicit_precision
@@ -211,6 +219,11 @@ def _check(pixels: Pixels) -> None:
         )
     if pixels.ndim not in (2, 3) or pixels.size == 0 or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         raise UnsupportedInput(f"pixels of shape {pixels.shape} are not (H, W) or (H, W, 1, 3 or 4)")
+
+
+def _is_grey(pixels: Pixels) -> bool:
+    """Whether the three channels are equal: then one goes through the network, and they stay exactly equal."""
+    return all(np.array_equal(pixels[..., 0], pixels[..., other]) for other in (1, 2))
 
 
 def _pad(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -12,7 +12,8 @@ Model = Annotated[
     ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", help="File or folder for the result; default: beside the input.")
+    Path | None,
+    typer.Option("-o", "--output", help="File or folder for the result; - is stdout; default: beside the input."),
 ]
 Scale = Annotated[
     float | None, typer.Option("-s", "--scale", help="Enlargement, e.g. 4 or 2.5; default: the model's own.")
@@ -24,6 +25,9 @@ Tile = Annotated[
     int | None, typer.Option("--tile", help="Side of a tile in input pixels; default: the largest that memory allows.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist. Inputs are never replaced.")]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave inputs alone whose result is already there.")
+]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]

@@ -9,11 +9,25 @@ from realesr_cli import auto, catalog, weights
 from realesr_cli.cli import flags
 from realesr_cli.cli.run import Run, report_failure, running
 from realesr_cli.errors import ModelNotFound, RealesrError, UnreadableInput, UsageError
-from realesr_cli.options import DeviceOptions, OutputOptions, Precision, SizeOptions, TileOptions
+from realesr_cli.options import (
+    MAX_PIXELS,
+    AlphaMode,
+    DeviceOptions,
+    InputOptions,
+    OutputOptions,
+    Precision,
+    SizeOptions,
+    TileOptions,
+    parse_colour,
+)
+
+STANDARD = Path("-")
 
 
 def image(
-    inputs: Annotated[list[Path], typer.Argument(help="Picture files: JPEG, PNG, WebP, ...", metavar="INPUT")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Picture files: JPEG, PNG, WebP, ...; - is stdin.", metavar="INPUT")
+    ],
     output: flags.Output = None,
     model: flags.Model = "auto",
     scale: flags.Scale = None,
@@ -32,7 +46,29 @@ def image(
     precision: flags.Precision = "auto",
     threads: flags.Threads = None,
     tile: flags.Tile = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="png, jpg, webp, tif, avif, ...; default: as the input.")
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option("--quality", help="1 to 100, for formats that lose detail; default: 95.")
+    ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="WebP, AVIF and JPEG 2000 without loss.")] = False,
+    strip: Annotated[
+        bool,
+        typer.Option("--strip", help="Leave out EXIF, XMP, resolution, texts; not the profile: colours would change."),
+    ] = False,
+    background: Annotated[
+        str | None,
+        typer.Option("--background", help="Lay transparent pictures on white, black or #rrggbb.", metavar="COLOUR"),
+    ] = None,
+    alpha_mode: Annotated[
+        str, typer.Option("--alpha-mode", help="Alpha through the network (model) or bicubic (resize).")
+    ] = "model",
+    max_pixels: Annotated[
+        int, typer.Option("--max-pixels", help="Refuse pictures that claim to have more pixels.")
+    ] = MAX_PIXELS,
     overwrite: flags.Overwrite = False,
+    skip_existing: flags.SkipExisting = False,
     fail_fast: flags.FailFast = False,
     dry_run: flags.DryRun = False,
     offline: flags.Offline = False,
@@ -47,10 +83,23 @@ def image(
         size = SizeOptions(scale=scale, width=width, height=height, fit=_box(fit))
         device_options = DeviceOptions(device=device, precision=cast(Precision, precision), threads=threads)
         tile_options = TileOptions(size=tile, self_ensemble=tta)
+        accept = InputOptions(max_pixels=max_pixels)
+        output_options = OutputOptions(
+            overwrite=overwrite,
+            skip_existing=skip_existing,
+            format=format,
+            quality=quality,
+            lossless=lossless,
+            strip=strip,
+            background=None if background is None else parse_colour(background),
+            alpha_mode=cast(AlphaMode, alpha_mode),
+        )
+        if json and output == STANDARD:
+            raise UsageError("--json and -o - both write to stdout", hint="give -o a file")
         sources = _present(inputs, run, fail_fast)
 
         from realesr_cli.device import find_device
-        from realesr_cli.image_jobs import ImageJob, describe_jobs, plan_jobs, run_jobs
+        from realesr_cli.image_jobs import ImageJob, describe_jobs, plan_jobs, run_jobs, without_finished
         from realesr_cli.models.architectures import load_model
         from realesr_cli.upscaler import Upscaler
 
@@ -66,7 +115,11 @@ def image(
             _announce_download(missing, run)
             return
         loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
-        jobs = plan_jobs(sources, output, size, loaded.scale)
+        jobs = plan_jobs(sources, output, size, loaded.scale, output_options)
+        if skip_existing:
+            planned = len(jobs)
+            jobs = without_finished(jobs, run.reporter)
+            run.summary["skipped"] = planned - len(jobs)
 
         def fail(job: ImageJob, error: RealesrError) -> None:
             _count_failure(run, error, source=job.source, alone=len(inputs) == 1, stop=fail_fast, id=job.id)
@@ -86,17 +139,25 @@ def image(
                 reason="; ".join(filter(None, (reason, upscaler.choice.reason))),
             )
             if dry_run:
-                describe_jobs(jobs, upscaler, size=size, reporter=run.reporter)
+                describe_jobs(jobs, upscaler, size=size, reporter=run.reporter, output=output_options, accept=accept)
             else:
-                output_options = OutputOptions(overwrite=overwrite)
-                run_jobs(jobs, upscaler, size=size, output=output_options, reporter=run.reporter, fail=fail, done=done)
+                run_jobs(
+                    jobs,
+                    upscaler,
+                    size=size,
+                    output=output_options,
+                    accept=accept,
+                    reporter=run.reporter,
+                    fail=fail,
+                    done=done,
+                )
 
 
 def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:
     """The inputs that are files, each once; the others are reported, before anything slow begins."""
     present = []
     for path in dict.fromkeys(inputs):
-        if path.is_file():
+        if path.is_file() or path == STANDARD:
             present.append(path)
             continue
         what, hint = ("is a folder", f"name its files: {path}/*.jpg") if path.is_dir() else ("does not exist", None)
