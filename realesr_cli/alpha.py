@@ -60,3 +60,8 @@ def flatten(pixels: Pixels, colour: tuple[int, int, int]) -> Pixels:
     mixed = pixels[..., :3] * opacity + behind * (top - opacity)
     flat: Pixels = ((mixed + top // 2) // top).astype(pixels.dtype)
     return flat
+
+
+def is_opaque(pixels: Pixels) -> bool:
+    """Whether RGBA (H, W, 4) hides nothing."""
+    return bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())

@@ -21,6 +21,7 @@ from realesr_cli.errors import EncodeFailed, OutputExists, UnreadableInput, Unsu
 from realesr_cli.image_formats import Format, check_can_hold, format_of
 from realesr_cli.image_header import Header, read_header, sniff
 from realesr_cli.metadata import Metadata, orientation, profile_fits
+from realesr_cli.native_output import codec_messages
 from realesr_cli.options import MAX_PIXELS
 from realesr_cli.reporting import NULL, Reporter
 
@@ -60,7 +61,9 @@ def read_image(
     path, data = _load(source)
     name = name or str(path or "picture")
     header = _checked_header(data, name, path, max_pixels)
-    pixels = _decode(_as_stored(data, header), header, name, path)
+    pixels, damage = _decode(_as_stored(data, header), header, name, path)
+    if header.frames > 1 and pixels.shape[2] == 4 and (pixels[..., 3] == np.iinfo(pixels.dtype).max).all():
+        pixels = pixels[..., :3]  # animations are decoded with an alpha channel, whether they have one or not
     if header.format == "tif" and pixels.shape[2] == 4 and tiff.number(tiff.read(data), tiff.EXTRA_SAMPLES) == 1:
         pixels = _divided_by_alpha(pixels)
     found = read_metadata(header.format, data)
@@ -71,6 +74,10 @@ def read_image(
         turn = 1 if header.format == "tif" else orientation(found.exif)
     pixels = _upright(_swap_channels(pixels), turn)
     metadata = found.for_result(*pixels.shape)
+    if damage:
+        reporter.emit(
+            "warning", code="damaged", message=f"{name} is damaged; parts of the picture may be wrong", hint=None
+        )
     _report(header, found, metadata, name, reporter)
     return Image(pixels=pixels, format=header.format, metadata=metadata, lossless=header.lossless)
 
@@ -149,9 +156,12 @@ def _checked_header(data: bytes, name: str, path: Path | None, max_pixels: int) 
     return header
 
 
-def _decode(data: bytes, header: Header, name: str, path: Path | None) -> Pixels:
-    """(H, W, C) in OpenCV's channel order, over the full range of its dtype. Raises: UnreadableInput and its like."""
-    with _silent_codecs():
+def _decode(data: bytes, header: Header, name: str, path: Path | None) -> tuple[Pixels, bool]:
+    """(H, W, C) in OpenCV's channel order, over the full range of its dtype; and whether the decoder met damage.
+
+    Raises: UnreadableInput, UnsupportedInput.
+    """
+    with _silent_codecs(), codec_messages() as messages:
         try:
             # unlike imdecode this gives nothing, rather than half a picture, where a JPEG file is cut off
             pixels, _, _ = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
@@ -170,7 +180,8 @@ def _decode(data: bytes, header: Header, name: str, path: Path | None) -> Pixels
         raise UnsupportedInput(
             f"{name} has {pixels.shape[2]} channels", hint="convert it to grey, RGB or RGBA first", path=path
         )
-    return _full_range(pixels, header.white)
+    damage = any(line.startswith(("Corrupt", "Premature", "libpng error")) for line in messages)
+    return _full_range(pixels, header.white), damage
 
 
 def _as_stored(data: bytes, header: Header) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realesr_cli.alpha import flatten
+from realesr_cli.alpha import flatten, is_opaque
 from realesr_cli.atomic import NAME_BYTES, output_error
 from realesr_cli.errors import (
     DeviceUnavailable,
@@ -221,12 +221,16 @@ def _load(job: ImageJob, output: OutputOptions, accept: InputOptions, reporter: 
         max_pixels=accept.max_pixels,
         reporter=reporter,
     )
-    if output.background is not None and image.pixels.shape[2] == 4:
+    path = Path(f"stdout{job.suffix}") if job.target == STANDARD else job.target
+    if image.pixels.shape[2] == 4:
         # before the network: it then sees the edges that will be seen, and has half the work
-        image = image.replace(flatten(image.pixels, output.background))
+        if output.background is not None:
+            image = image.replace(flatten(image.pixels, output.background))
+        elif not format_of(path).alpha and is_opaque(image.pixels):
+            image = image.replace(image.pixels[..., :3])
     if output.strip:
         image = dataclasses.replace(image, metadata=image.metadata.colours_only())
-    check_can_hold(Path(f"stdout{job.suffix}") if job.target == STANDARD else job.target, image.pixels.shape[2])
+    check_can_hold(path, image.pixels.shape[2])
     return image
 
 
