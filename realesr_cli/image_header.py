@@ -61,14 +61,20 @@ def read_header(data: bytes) -> Header | None:
 
 
 def _png(data: bytes) -> Header | None:
-    """PNG specification, section 11.2.1; acTL of an animation stands before the pixels."""
+    """PNG specification, sections 5.3 and 11.2.1.
+
+    A chunk that says it is longer than the file is refused here: the decoder would make room for it first.
+    """
     width, height = struct.unpack_from(">II", data, 16)
     frames, at = 1, 8
-    while (kind := data[at + 4 : at + 8]) not in (b"IDAT", b"IEND", b""):
+    while at < len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
         if kind == b"acTL":
             frames = max(1, struct.unpack_from(">I", data, at + 8)[0])
-        at += 12 + struct.unpack_from(">I", data, at)[0]
-    return Header(format="png", height=height, width=width, frames=frames)
+        at += 12 + size
+        if kind == b"IEND":
+            break
+    return Header(format="png", height=height, width=width, frames=frames) if at <= len(data) else None
 
 
 # ITU-T T.81, table B.1: markers without a length, and the starts of frames (not DHT, JPG, DAC)
