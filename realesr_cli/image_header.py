@@ -21,6 +21,8 @@ class Header:
     """Pages, or frames of an animation."""
     white: int | None = None
     """The greatest value a channel can have, where the decoder leaves values as they are in the file."""
+    inks: bool = False
+    """Four channels that are cyan, magenta, yellow and black."""
     lossless: bool = False
     """A WebP file that holds its pixels exactly."""
 
@@ -94,7 +96,7 @@ def _jpg(data: bytes) -> Header | None:
             at += 2
         elif marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
-            return Header(format="jpg", height=height, width=width)
+            return Header(format="jpg", height=height, width=width, inks=data[at + 9] == 4)
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
@@ -166,7 +168,8 @@ def _tif(data: bytes) -> Header | None:
         return None
     # the decoder makes room for a whole tile, however little of it the picture needs
     width, height = max(width, tiff.number(directory, 322) or 0), max(height, tiff.number(directory, 323) or 0)
-    return Header(format="tif", height=height, width=width, frames=tiff.pages(data))
+    inks = tiff.number(directory, tiff.PHOTOMETRIC) == 5
+    return Header(format="tif", height=height, width=width, frames=tiff.pages(data), inks=inks)
 
 
 def _pnm(data: bytes) -> Header | None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr_cli import boxes, tiff
+from realesr_cli import boxes, cmyk, tiff
 from realesr_cli.atomic import replacing
 from realesr_cli.containers import lost, read_metadata, write_metadata
 from realesr_cli.errors import EncodeFailed, OutputExists, UnreadableInput, UnsupportedInput
@@ -64,9 +64,17 @@ def read_image(
     pixels, damage = _decode(_as_stored(data, header), header, name, path)
     if header.frames > 1 and pixels.shape[2] == 4 and (pixels[..., 3] == np.iinfo(pixels.dtype).max).all():
         pixels = pixels[..., :3]  # animations are decoded with an alpha channel, whether they have one or not
-    if header.format == "tif" and pixels.shape[2] == 4 and tiff.number(tiff.read(data), tiff.EXTRA_SAMPLES) == 1:
+    if (
+        header.format == "tif"
+        and not header.inks
+        and pixels.shape[2] == 4
+        and tiff.number(tiff.read(data), tiff.EXTRA_SAMPLES) == 1
+    ):
         pixels = _divided_by_alpha(pixels)
     found = read_metadata(header.format, data)
+    exact = True
+    if header.inks:
+        pixels, exact = _from_inks(data, pixels, header, found.icc)
     if header.format == "avif":
         turn = boxes.avif_turn(data)
     else:
@@ -78,7 +86,16 @@ def read_image(
         reporter.emit(
             "warning", code="damaged", message=f"{name} is damaged; parts of the picture may be wrong", hint=None
         )
-    _report(header, found, metadata, name, reporter)
+    if found.icc and not metadata.icc and not header.inks:
+        exact = False
+    if not exact:
+        reporter.emit(
+            "warning",
+            code="profile",
+            message=f"{name}: no colour profile that fits its pixels; colours may be slightly off",
+            hint=None,
+        )
+    _report(header, found, name, reporter)
     return Image(pixels=pixels, format=header.format, metadata=metadata, lossless=header.lossless)
 
 
@@ -185,8 +202,35 @@ def _decode(data: bytes, header: Header, name: str, path: Path | None) -> tuple[
 
 
 def _as_stored(data: bytes, header: Header) -> bytes:
-    """The file, changed so that the TIFF decoder leaves colours alone: it would multiply 8-bit ones by their alpha."""
-    return tiff.patched(data, tiff.EXTRA_SAMPLES, 1) if header.format == "tif" else data
+    """The file, changed so that the TIFF decoder leaves numbers alone.
+
+    It would multiply 8-bit colours by their alpha, and call CMYK something else.
+    """
+    if header.format != "tif":
+        return data
+    data = tiff.patched(data, tiff.EXTRA_SAMPLES, 1)
+    return tiff.patched(data, tiff.PHOTOMETRIC, 2) if header.inks else data
+
+
+def _from_inks(data: bytes, pixels: Pixels, header: Header, icc: bytes) -> tuple[Pixels, bool]:
+    """sRGB of a CMYK picture, in OpenCV's channel order, and whether its own profile says so.
+
+    `pixels` are the four inks of a TIFF file, or what the decoder made of those of a JPEG file.
+    """
+    if header.format == "jpg":
+        transform = cmyk.adobe_transform(data)
+        wrapped = cmyk.tiff_around(data, header.height, header.width)
+        with _silent_codecs(), codec_messages():
+            stored = cv2.imdecode(np.frombuffer(wrapped, np.uint8), cv2.IMREAD_UNCHANGED)
+        if stored is None or stored.shape != (*pixels.shape[:2], 4) or transform is None:
+            return pixels, False
+        inks = cmyk.inks_of_jpeg(_swap_channels(stored), transform)
+    elif pixels.shape[2] == 4:
+        inks = _swap_channels(pixels)
+    else:
+        return pixels, False
+    rgb, exact = cmyk.to_srgb(inks, icc)
+    return _swap_channels(rgb), exact
 
 
 def _divided_by_alpha(pixels: Pixels) -> Pixels:
@@ -207,18 +251,11 @@ def _full_range(pixels: Pixels, white: int | None) -> Pixels:
     return stretched
 
 
-def _report(header: Header, found: Metadata, kept: Metadata, name: str, reporter: Reporter) -> None:
+def _report(header: Header, found: Metadata, name: str, reporter: Reporter) -> None:
     if header.frames > 1:
         what = "pages" if header.format == "tif" else "frames"
         reporter.emit(
             "warning", code="frames", message=f"{name}: only the first of {header.frames} {what} is enlarged", hint=None
-        )
-    if found.icc and not kept.icc:
-        reporter.emit(
-            "warning",
-            code="profile",
-            message=f"{name}: its colour profile does not fit its pixels and is left out; colours may be slightly off",
-            hint=None,
         )
     if found.dropped:
         reporter.emit("note", message=f"{name}: {', '.join(found.dropped)} is not carried over")
