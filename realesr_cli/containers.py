@@ -219,7 +219,7 @@ def _read_tiff(data: bytes) -> Metadata:
 def _write_tiff(data: bytes, metadata: Metadata) -> bytes:
     """Another directory at the end of the file, in place of the one that OpenCV wrote."""
     directory = tiff.read(data)
-    if tiff.number(directory, 0x0115) == 4:
+    if tiff.number(directory, tiff.SAMPLES) == 4:
         directory[tiff.EXTRA_SAMPLES] = tiff.short(2)  # ExtraSamples: alpha, colours not multiplied by it
     directory |= {tag: value for tag, value in tiff.read(metadata.exif).items() if tag in _DESCRIPTIVE}
     for tag, blob in ((tiff.XMP, metadata.xmp), (tiff.ICC, metadata.icc)):

@@ -95,6 +95,10 @@ def read_image(
             message=f"{name}: no colour profile that fits its pixels; colours may be slightly off",
             hint=None,
         )
+    if header.format == "tif" and pixels.shape[2] == 1 and tiff.number(tiff.read(data), tiff.SAMPLES) == 2:
+        reporter.emit(
+            "warning", code="alpha", message=f"{name}: transparency of grey TIFF files is left out", hint="save as PNG"
+        )
     _report(header, found, name, reporter)
     return Image(pixels=pixels, format=header.format, metadata=metadata, lossless=header.lossless)
 

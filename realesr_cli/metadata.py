@@ -22,14 +22,16 @@ class Metadata:
     """The colour profile."""
     dpi: tuple[float, float] | None = None
     """Pixels per inch in x and y, where the file says so itself or in its EXIF block."""
-    png_chunks: bytes = b""
-    """Chunks of a PNG file that say what its pixel values mean, and its texts; whole, for another PNG file."""
+    png_colour: bytes = b""
+    """The chunks of a PNG file that say what its pixel values mean, whole, for another PNG file."""
+    png_texts: bytes = b""
+    """The texts of a PNG file, in the same way."""
     dropped: tuple[str, ...] = ()
     """What the file had and realesr does not carry over."""
 
     def colours_only(self) -> "Metadata":
-        """The colour profile alone: without it the pixels would mean other colours (`--strip`)."""
-        return Metadata(icc=self.icc)
+        """The colour profile and its like alone: without them the pixels would mean other colours (`--strip`)."""
+        return Metadata(icc=self.icc, png_colour=self.png_colour)
 
     def for_result(self, height: int, width: int, channels: int) -> "Metadata":
         """What is true of an upright result of this size: no turn, its own size, no thumbnail, a fitting profile."""

@@ -162,6 +162,20 @@ def test_transparency_of_a_tiff_file(stored: int, extra: list[int]) -> None:
     assert read_image(data).pixels[0, 0].tolist() == [*extra, 128]
 
 
+def test_transparency_that_the_decoder_drops_is_said(events: Any) -> None:
+    grey = Image(pixels=np.zeros((4, 4, 1), np.uint8))
+    data = encode_image(Path("a.tif"), grey)
+    read_image(data, reporter=events)
+    assert not events.all
+    directory = tiff.read(data) | {
+        tiff.SAMPLES: tiff.short(2), tiff.EXTRA_SAMPLES: tiff.short(2), 258: tiff.short(8, 8), 339: tiff.short(1, 1),
+        259: tiff.short(1), 273: tiff.long(8), 279: tiff.long(32),
+    }  # fmt: skip
+    del directory[317]
+    read_image(b"II*\0" + struct.pack("<I", 40) + bytes(32) + tiff.build(directory, 40), reporter=events)
+    assert [warning["code"] for warning in events.of("warning")] == ["alpha"]
+
+
 @pytest.mark.parametrize(
     ("properties", "turn"),
     [([], 1), ([(b"irot", 1)], 8), ([(b"irot", 3)], 6), ([(b"imir", 1)], 2), ([(b"irot", 1), (b"imir", 1)], 7)],
