@@ -46,22 +46,20 @@ def write_metadata(format_: str, data: bytes, metadata: Metadata) -> bytes:
 
 def lost(format_: str, metadata: Metadata) -> list[str]:
     """What of `metadata` a file of this format cannot hold, in words."""
-    big = format_ == "jpg"
+    holds_blobs = format_ in ("png", "jpg", "webp", "tif", "avif")
+    # in JPEG a block must fit into one segment
+    most_exif, most_xmp = (65527, 65504) if format_ == "jpg" else (2**32, 2**32)
     missing = []
-    if metadata.exif and (format_ not in ("png", "jpg", "webp", "tif", "avif") or (big and len(metadata.exif) > 65527)):
+    if metadata.exif and not (holds_blobs and len(metadata.exif) <= most_exif):
         missing.append("EXIF")
-    if metadata.xmp and (format_ not in ("png", "jpg", "webp", "tif", "avif") or (big and len(metadata.xmp) > 65504)):
+    if metadata.xmp and not (holds_blobs and len(metadata.xmp) <= most_xmp):
         missing.append("XMP")
-    if metadata.icc and format_ not in ("png", "jpg", "webp", "tif", "avif"):
+    if metadata.icc and not holds_blobs:
         missing.append("the colour profile")
     has_place = format_ in ("png", "jpg", "tif", "bmp") or (format_ in ("webp", "avif") and exif_dpi(metadata.exif))
     if metadata.dpi and not has_place:
         missing.append("the resolution")
-    if (
-        metadata.png_chunks
-        and format_ != "png"
-        and any(kind in _PNG_TEXT for kind, _ in png_chunks(metadata.png_chunks))
-    ):
+    if metadata.png_texts and format_ != "png":
         missing.append("PNG texts")
     return missing
 
@@ -156,7 +154,7 @@ def _inflate(data: bytes) -> bytes:
 
 
 def _read_png(data: bytes) -> Metadata:
-    exif, xmp, icc, dpi, kept = b"", b"", b"", None, b""
+    exif, xmp, icc, dpi, colour, texts = b"", b"", b"", None, b"", b""
     for kind, body in png_chunks(data[8:]):
         if kind == b"eXIf":
             exif = body.removeprefix(_EXIF_NAME)
@@ -168,9 +166,11 @@ def _read_png(data: bytes) -> Metadata:
             dpi = (x, y) if x and y else None
         elif kind in _PNG_TEXT and body.startswith(_PNG_XMP_KEY + b"\0"):
             xmp = _png_xmp(kind, body[len(_PNG_XMP_KEY) + 1 :])
-        elif kind in (*_PNG_COLOUR, *_PNG_TEXT):
-            kept += _chunk(kind, body)
-    return Metadata(exif=exif, xmp=xmp, icc=icc, dpi=dpi, png_chunks=kept)
+        elif kind in _PNG_COLOUR:
+            colour += _chunk(kind, body)
+        elif kind in _PNG_TEXT:
+            texts += _chunk(kind, body)
+    return Metadata(exif=exif, xmp=xmp, icc=icc, dpi=dpi, png_colour=colour, png_texts=texts)
 
 
 def _png_xmp(kind: bytes, body: bytes) -> bytes:
@@ -183,7 +183,7 @@ def _png_xmp(kind: bytes, body: bytes) -> bytes:
 
 def _write_png(data: bytes, metadata: Metadata) -> bytes:
     """Behind IHDR, which always ends at byte 33: profile and colour must stand before the pixels."""
-    added = metadata.png_chunks
+    added = metadata.png_colour + metadata.png_texts
     if metadata.icc:
         added += _chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc))
     if metadata.dpi:

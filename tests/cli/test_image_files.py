@@ -100,10 +100,11 @@ def test_what_is_opaque_needs_no_background(realesr: Command, model_file: Path, 
 
 def test_strip_keeps_the_profile_alone(realesr: Command, model_file: Path, tmp_path: Path) -> None:
     icc = bytes(16) + b"RGB " + bytes(200)
-    metadata = Metadata(xmp=b"<x/>", icc=icc, dpi=(300, 300))
+    gamma = bytes.fromhex("0000000467414d41000186a031e8965f")  # gAMA: linear light
+    metadata = Metadata(xmp=b"<x/>", icc=icc, dpi=(300, 300), png_colour=gamma)
     write_image(tmp_path / "a.png", Image(pixels=np.zeros((8, 8, 3), np.uint8), metadata=metadata))
     assert realesr("image", tmp_path / "a.png", "-m", model_file, "--strip").status == 0
-    assert read_image(tmp_path / "a_x4.png").metadata == Metadata(icc=icc)
+    assert read_image(tmp_path / "a_x4.png").metadata == Metadata(icc=icc, png_colour=gamma)
 
 
 def test_skip_existing(realesr: Command, model_file: Path, picture: Picture, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def _levels(image: Image) -> NDArray[Any]:
 
 def _kept(image: Image) -> str:
     found = image.metadata
-    kinds = {"exif": found.exif, "xmp": found.xmp, "icc": found.icc, "dpi": found.dpi, "text": found.png_chunks}
+    kinds = {"exif": found.exif, "xmp": found.xmp, "icc": found.icc, "dpi": found.dpi, "text": found.png_texts}
     return " ".join(name for name, value in kinds.items() if value)
 
 
