@@ -31,8 +31,11 @@ def bleed(colour: Pixels, opacity: Pixels) -> Pixels:
 def limit(enlarged: Pixels, opacity: Pixels) -> Pixels:
     """`enlarged` (H', W', 1) held between the least and the greatest alpha of the source pixels around.
 
-    So what was fully opaque or fully transparent away from an edge stays exactly that. `opacity` is (H, W, 1).
+    So what was fully opaque or fully transparent away from an edge stays exactly that. `opacity` is (H, W, 1), uint8
+    or uint16; `enlarged` may be uint16 where it is uint8, and must not be smaller.
     """
+    if enlarged.dtype != opacity.dtype:
+        opacity = opacity.astype(np.uint16) * 257  # 65535 / 255
     size = (enlarged.shape[1], enlarged.shape[0])
     around = np.ones((3, 3), np.uint8)
     lowest, highest = (
@@ -45,11 +48,11 @@ def limit(enlarged: Pixels, opacity: Pixels) -> Pixels:
 def resize(opacity: Pixels, height: int, width: int) -> Pixels:
     """(H, W, 1) -> (height, width, 1) without the network (`--alpha-mode resize`): bicubic, or area means to shrink.
 
-    OpenCV's bicubic overshoots at edges and saturates; `limit` takes back what overshoots inside the range.
+    What bicubic interpolation overshoots at edges is taken back.
     """
-    shrinks = height < opacity.shape[0] or width < opacity.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.resize(opacity, (width, height), interpolation=how).reshape(height, width, 1)
+    if height < opacity.shape[0] or width < opacity.shape[1]:
+        return cv2.resize(opacity, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, 1)
+    return limit(cv2.resize(opacity, (width, height), interpolation=cv2.INTER_CUBIC)[..., None], opacity)
 
 
 def flatten(pixels: Pixels, colour: tuple[int, int, int]) -> Pixels:

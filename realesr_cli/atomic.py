@@ -3,10 +3,10 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from realesr_cli.errors import DiskFull, OutputError
+from realesr_cli.errors import DiskFull, OutputError, OutputExists
 
 NAME_BYTES = 255
 """Longest file name of the usual file systems, in bytes; the temporary name must not be the one that breaks it."""
@@ -19,23 +19,38 @@ def _temporary_name(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`; at the end what was written there replaces `path` in one step.
 
-    On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched.
+    On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched. Without `overwrite`, a
+    file that another program has put there meanwhile stays.
 
-    Raises: DiskFull, OutputError (the folder is missing or may not be written to).
+    Raises: OutputExists, DiskFull, OutputError (the folder is missing or may not be written to).
     """
     temporary = _temporary_name(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _place_new(temporary, path)
     except OSError as error:
         raise output_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may not even exist
+            temporary.unlink(missing_ok=True)
+
+
+def _place_new(temporary: Path, path: Path) -> None:
+    """Gives the file its name if nothing has it yet, as one step where the disk knows hard links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise OutputExists(f"{path} is already there", hint="choose another name", path=path) from None
+    except OSError:
+        temporary.rename(path)  # FAT and some network disks know no links
 
 
 def output_error(error: OSError, path: Path) -> OutputError:

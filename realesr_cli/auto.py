@@ -1,7 +1,7 @@
 """`-m auto`: the best model for this device among those that can be had now."""
 
 from realesr_cli import catalog, weights
-from realesr_cli.errors import ModelError
+from realesr_cli.errors import ModelError, OutputError, RealesrError
 from realesr_cli.reporting import Reporter
 
 _FOR_GPU = "realesrgan-x4plus"
@@ -15,26 +15,34 @@ def preferred_model(device_type: str) -> str:
     return _FOR_CPU if device_type == "cpu" else _FOR_GPU
 
 
+def likely_model(device_type: str, *, offline: bool) -> str:
+    """What `choose_model` will take if the preferred model can be fetched, or is not allowed to be. Fetches nothing."""
+    preferred = preferred_model(device_type)
+    at_hand = next((name for name in (preferred, *_FALLBACKS) if weights.is_cached(name)), preferred)
+    unreachable = offline or weights.unreachable_recently(catalog.find(preferred))
+    return at_hand if unreachable else preferred
+
+
 def choose_model(device_type: str, *, offline: bool, reporter: Reporter) -> tuple[str, str]:
     """(name, reason) of the first model that is in the cache or can be fetched; it is in the cache afterwards.
 
-    Raises: ModelError, the one of the last candidate, if none can be had.
+    Raises: ModelError or OutputError, the one of the preferred model, if none can be had.
     """
     preferred = preferred_model(device_type)
     wanted = f"preferred on {'a CPU' if device_type == 'cpu' else 'a GPU'}"
-    failure: ModelError | None = None
+    failure: RealesrError | None = None
     for name in dict.fromkeys((preferred, *_FALLBACKS)):
         entry = catalog.find(name)
         reason = wanted if name == preferred else f"{preferred} cannot be fetched here"
         if weights.is_cached(name):
             return name, reason
-        # one unreachable server may cost seconds: not again and again for the same wish
-        if name == preferred and not entry.wheel and weights.unreachable_recently(entry):
+        # an unreachable server may cost seconds: not again and again while there is something else to take
+        if name == preferred and weights.unreachable_recently(entry) and any(map(weights.is_cached, _FALLBACKS)):
             continue
         try:
             weights.resolve(name, offline=offline, reporter=reporter)
-        except ModelError as error:
-            failure = error
+        except (ModelError, OutputError) as error:  # OutputError: the cache is read-only or full
+            failure = failure or error
         else:
             return name, reason
     if failure is None:

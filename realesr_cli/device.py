@@ -1,5 +1,6 @@
 """Where a network runs, in which number format, and how much memory there is for it."""
 
+import ctypes
 import os
 import sys
 import time
@@ -16,6 +17,15 @@ from realesr_cli.options import DeviceOptions
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "alloc_failed",
+    "unable to find an engine",  # cuDNN, when no algorithm's workspace fits
+)
 
 # Half precision is taken where one convolution runs this much faster in it than in float32; emulated it is slower.
 _WORTHWHILE = 1.3
@@ -91,7 +101,7 @@ def free_memory_bytes(device: torch.device) -> int:
         # what torch's own allocator holds without using it is free as well
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+        return max(0, int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()))
     if device.type == "xpu":
         free, _ = torch.xpu.mem_get_info(device)
         return int(free)
@@ -118,8 +128,6 @@ def _meminfo_bytes() -> int:
 
 
 def _windows_free_bytes() -> int:
-    import ctypes
-
     class Status(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_ulong),
@@ -161,6 +169,38 @@ def _find_dtype(options: DeviceOptions, model: LoadedModel, device: torch.device
     return candidate, why
 
 
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an error of torch means that memory is full: it has a class for that, but does not always use it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _OUT_OF_MEMORY)
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory of freed tensors for the next ones, where the C library can be told so.
+
+    glibc hands every block above 32 MiB back to the system at once and takes it anew, page by page, for the next
+    layer: with large pictures that costs half of the time (docs/performance.md). `release_freed_memory` gives it back.
+    """
+    if _GLIBC is not None:
+        _GLIBC.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        _GLIBC.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def release_freed_memory() -> None:
+    """Gives the memory that `keep_freed_memory` has kept back to the system."""
+    if _GLIBC is not None:
+        _GLIBC.malloc_trim(0)
+
+
+def _find_glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None
+
+
 def bf16_gain() -> float:
     """How many times faster one typical convolution runs on the CPU in bf16 than in fp32; takes a few milliseconds."""
     generator = torch.Generator().manual_seed(0)
@@ -188,8 +228,16 @@ def _agrees_with_float32(model: LoadedModel, device: torch.device, dtype: torch.
     side = 16 * model.multiple_of
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, model.channels_in, side, side, generator=generator).to(device)
-    with torch.inference_mode():
-        exact = fast_copy(model.network, torch.float32, device, channels_last=True)(probe)
-        low = fast_copy(model.network, dtype, device, channels_last=True)(probe)
+    try:
+        with torch.inference_mode():
+            exact = fast_copy(model.network, torch.float32, device, channels_last=True)(probe)
+            low = fast_copy(model.network, dtype, device, channels_last=True)(probe)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return True  # nothing was shown; the engine knows what to do about memory
+        raise
     difference = (low.float() - exact).clamp(-1e3, 1e3).square().mean().sqrt()
     return bool(torch.isfinite(low).all()) and float(difference) < _PROBE_TOLERANCE * max(1.0, float(exact.std()))
+
+
+_GLIBC = _find_glibc()

@@ -27,8 +27,8 @@ from realesr_cli.pipeline import run_pipeline
 from realesr_cli.reporting import Reporter
 from realesr_cli.upscaler import Upscaler
 
-# Errors that every further file would meet as well: the run stops at once.
-_HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
+HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
+"""Errors that every further file would meet as well: no use in going on."""
 
 STANDARD = Path("-")
 """Standard input as a source, standard output as a target."""
@@ -65,9 +65,9 @@ def plan_jobs(
     if output == STANDARD:
         return (_job_to_stdout(inputs, chosen or ".png", options),)
     into_folder = output is not None and (output.is_dir() or len(inputs) > 1 or not output.suffix)
-    if output is not None and into_folder and output.is_file():
+    if output is not None and into_folder and not output.is_dir() and (output.is_file() or output.suffix):
         raise UsageError(
-            f"-o {output} is a file, but a folder is needed", hint="name a folder, or a file ending in .png"
+            f"-o {output} is the name of a file, but {len(inputs)} results need a folder", hint="name a folder"
         )
     if output is None and STANDARD in inputs:
         raise UsageError("a picture from standard input needs -o", hint="-o large.png, or -o - for standard output")
@@ -117,14 +117,14 @@ def _name(stem: str, end: str) -> str:
 
 
 def _refuse_collisions(jobs: Sequence[ImageJob]) -> None:
-    sources = {job.source.resolve(): job.source for job in jobs if job.source != STANDARD}
-    seen: dict[Path, Path] = {}
+    sources = {_place(job.source): job.source for job in jobs if job.source != STANDARD}
+    seen: dict[Path | tuple[int, int], Path] = {}
     for job in jobs:
-        place = job.target.resolve()
+        place = _place(job.target)
         if place in sources:
             raise UsageError(
                 f"the result of {job.source} would replace the input {sources[place]}",
-                hint="choose another name or folder with -o",
+                hint="name a folder with -o, or leave earlier results out of the inputs",
             )
         if place in seen:
             raise UsageError(
@@ -132,6 +132,15 @@ def _refuse_collisions(jobs: Sequence[ImageJob]) -> None:
                 hint="give them in two calls with different -o",
             )
         seen[place] = job.source
+
+
+def _place(path: Path) -> Path | tuple[int, int]:
+    """The same for all names of one file: links, and on some disks other upper and lower case."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.resolve()
+    return status.st_dev, status.st_ino
 
 
 def run_jobs(
@@ -147,20 +156,14 @@ def run_jobs(
 ) -> None:
     """Enlarges every job's picture; reading and writing overlap with the network.
 
-    `done` and `fail` are called for each job, in order. The run goes on after a failed file, but stops by raising at
-    errors that all further files would meet: UsageError, ModelError, DeviceUnavailable, DiskFull.
+    `done` and `fail` are called for each job, in order. The run goes on after a failed file unless `fail` raises.
     """
     started: dict[int, float] = {}
 
     def load(job: ImageJob) -> Image:
         if job.target != STANDARD:
             _prepare_folder(job.target.parent)
-            if job.target.exists() and not output.overwrite:
-                raise OutputExists(
-                    f"{job.target} is already there",
-                    hint="--overwrite replaces it, --skip-existing leaves it, -o names another place",
-                    path=job.target,
-                )
+        _check_target(job, output)
         return _load(job, output, accept or InputOptions(), reporter)
 
     def work(job: ImageJob, image: Image) -> Image:
@@ -193,19 +196,14 @@ def run_jobs(
         )
         done(job)
 
-    def on_error(job: ImageJob, error: RealesrError) -> None:
-        if isinstance(error, _HOPELESS):
-            raise error
-        fail(job, error)
-
-    run_pipeline(jobs, load=load, work=work, save=save, on_done=on_done, on_error=on_error)
+    run_pipeline(jobs, load=load, work=work, save=save, on_done=on_done, on_error=fail)
 
 
 def without_finished(jobs: Sequence[ImageJob], reporter: Reporter) -> tuple[ImageJob, ...]:
     """The jobs whose result is not there yet; a `skipped` event for each other one (`--skip-existing`)."""
     left = []
     for job in jobs:
-        if job.target != STANDARD and job.target.exists():
+        if job.target != STANDARD and job.target.is_file():
             reporter.emit("skipped", id=job.id, input=str(job.source), output=str(job.target))
         else:
             left.append(job)
@@ -239,29 +237,55 @@ def describe_jobs(
     upscaler: Upscaler,
     *,
     size: SizeOptions,
+    output: OutputOptions,
     reporter: Reporter,
-    output: OutputOptions | None = None,
+    fail: Callable[[ImageJob, RealesrError], None],
     accept: InputOptions | None = None,
 ) -> None:
-    """Emits for each job a `plan` event: sizes, tiles, memory and time. Nothing is written. Raises: UnreadableInput."""
-    speed = upscaler.pixels_per_second()
+    """Emits for each job a `plan` event with sizes, tiles, memory and time. Nothing is written.
+
+    What `run_jobs` would refuse is refused here too: `fail` is called for it.
+    """
     for job in jobs:
-        pixels = _load(job, output or OutputOptions(), accept or InputOptions(), reporter).pixels
-        height, width = pixels.shape[:2]
-        target = size.target(height, width, upscaler.model.scale)
-        plan = upscaler.plan(height, width, target, bytes_per_value=pixels.dtype.itemsize)
-        seconds = plan.computed_px / speed
-        passes = f"{plan.passes} passes, " if plan.passes > 1 else ""
+        try:
+            _check_target(job, output)
+            pixels = _load(job, output, accept or InputOptions(), reporter).pixels
+            height, width = pixels.shape[:2]
+            plan = upscaler.plan(pixels, size.target(height, width, upscaler.model.scale))
+        except RealesrError as error:
+            fail(job, error)
+            continue
         reporter.emit(
             "plan",
             id=job.id,
             input=str(job.source),
             output=str(job.target),
             **dataclasses.asdict(plan),
-            seconds=round(seconds, 1),
-            text=f"{job.source} ({width}x{height}) -> {job.target} ({plan.width}x{plan.height}): {passes}{plan.tiles} "
-            f"tile{'s' * (plan.tiles > 1)} of at most {plan.tile_width}x{plan.tile_height}, {plan.overhead:.2f} times "
-            f"the work of one piece, {plan.memory_bytes / 2**20:,.0f} MiB, about {seconds:.1f} s",
+            text=f"{job.source} ({width}x{height}) -> {job.target} ({plan.width}x{plan.height}): "
+            + (f"{plan.passes} passes, " if plan.passes > 1 else "")
+            + (f"{plan.tiles} tiles" if plan.tiles > 1 else "in one piece")
+            + (f" of {plan.tile_width}x{plan.tile_height} pixels with their context" if plan.tiles > 1 else "")
+            + f" (work x{plan.overhead:.2f}), {plan.memory_bytes / 2**20:,.0f} MiB, about {_duration(plan.seconds)}",
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _check_target(job: ImageJob, output: OutputOptions) -> None:
+    """Raises OutputExists where a result lies already, and OutputError where a folder does."""
+    if job.target == STANDARD:
+        return
+    if job.target.is_dir():
+        raise OutputError(f"{job.target} is a folder", hint="name another file with -o", path=job.target)
+    if (job.target.exists() or job.target.is_symlink()) and not output.overwrite:
+        raise OutputExists(
+            f"{job.target} is already there",
+            hint="--overwrite replaces it, --skip-existing leaves it, -o names another place",
+            path=job.target,
         )
 
 

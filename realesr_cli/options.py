@@ -30,6 +30,8 @@ class DeviceOptions:
     """CPU threads of the network; None = one for each core."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps|xpu", self.device):
+            raise UsageError(f"--device {self.device} is none of auto, cpu, cuda, cuda:N, mps and xpu")
         if self.precision not in get_args(Precision):
             raise UsageError(f"--precision {self.precision} is not one of {', '.join(get_args(Precision))}")
         if self.threads is not None and self.threads < 1:

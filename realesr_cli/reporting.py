@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _PROGRESS_INTERVAL_S = 0.2
+# Events that are the result of a command, not news of the way there.
+_ASKED_FOR = ("plan", "doctor")
 
 
 class Reporter(Protocol):
@@ -42,7 +44,7 @@ class JsonReporter:
     def emit(self, event: str, **fields: Any) -> None:
         record = {"v": 1, "event": event, "t_s": round(time.monotonic() - self._started, 3), **fields}
         # one write call, so that lines of two threads never mix
-        self._stream.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+        self._stream.write(json.dumps(record, default=str) + "\n")
         self._stream.flush()
 
 
@@ -60,12 +62,12 @@ class TerminalReporter:
             self._show_progress(fields)
             return
         text = _sentence(event, fields, self._verbose)
-        if text is None or (self._quiet and event not in ("failed", "warning")):
+        if text is None or (self._quiet and event not in ("failed", "warning", *_ASKED_FOR)):
             return
         if self._bar is not None:
             self._bar.clear()
         # what was asked for goes to stdout, everything about the way there to stderr
-        print(text, file=sys.stdout if event in ("plan", "doctor") else self._stream, flush=True)
+        print(text, file=sys.stdout if event in _ASKED_FOR else self._stream, flush=True)
 
     def _show_progress(self, fields: dict[str, Any]) -> None:
         if self._quiet or not self._stream.isatty():

@@ -40,16 +40,18 @@ class Tile:
     kept: Box
 
 
-def plan_tiles(height: int, width: int, *, size: int, pad: int, align: int = 1) -> tuple[Tile, ...]:
+def plan_tiles(height: int, width: int, *, size: int | tuple[int, int], pad: int, align: int = 1) -> tuple[Tile, ...]:
     """Cuts a picture into even tiles whose `kept` parts cover it exactly once, row by row.
 
-    `size` bounds the side of a kept part, apart from tiles at the border, which may keep up to `pad` more because they
-    need no context there. All `source` boxes have one shape, so that they can run as a batch; they start at multiples
-    of `align`, lie inside the picture and reach `pad` pixels beyond `kept`, or to the picture's border. With `pad` at
-    least the network's radius, tiling changes nothing. Height and width must be multiples of `align`.
+    `size` bounds the sides of a kept part (one number, or height and width), apart from tiles at the border, which may
+    keep up to `pad` more because they need no context there. All `source` boxes have one shape, so that they can run
+    as a batch; they start at multiples of `align`, lie inside the picture and reach `pad` pixels beyond `kept`, or to
+    the picture's border. With `pad` at least the network's radius, tiling changes nothing. Height and width must be
+    multiples of `align`.
     """
-    rows = _plan_axis(height, size, pad, align)
-    columns = _plan_axis(width, size, pad, align)
+    high, wide = (size, size) if isinstance(size, int) else size
+    rows = _plan_axis(height, high, pad, align)
+    columns = _plan_axis(width, wide, pad, align)
     return tuple(
         Tile(source=Box(top, left, bottom, right), kept=Box(kept_top, kept_left, kept_bottom, kept_right))
         for (top, bottom), (kept_top, kept_bottom) in rows

@@ -5,6 +5,7 @@ large = upscaler(pixels, scale=2.5)
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,8 +42,8 @@ class Plan:
     tile_width: int
     overhead: float
     """Pixels that the network computes over pixels of the picture: 1.0 = no context is computed twice."""
-    computed_px: int
-    """Input pixels that the network computes in all, context included."""
+    seconds: float
+    """Of the network alone, from its speed on a small tile."""
     memory_bytes: int
     """Peak of activations on the device and of the picture's copies in host memory."""
 
@@ -71,6 +72,7 @@ class Upscaler:
         self.choice: DeviceChoice = choose_device(device or DeviceOptions(), self.model)
         self._engine = Engine(self.model, self.choice, tile or TileOptions(), reporter)
         self._reporter = reporter
+        self._speeds: dict[bool, float] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -100,12 +102,15 @@ class Upscaler:
         """
         _check(pixels)
         height, width = pixels.shape[:2]
-        size = size or SizeOptions(scale=scale).target(height, width, self.model.scale)
+        if size is None:
+            size = SizeOptions(scale=scale).target(height, width, self.model.scale)
+        elif scale is not None or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise UsageError(f"size={size} must be (height, width) in whole pixels, without a scale beside it")
         passes = self._passes(height, width, size)
         self._check_host_memory(height, width, size, passes, pixels.dtype.itemsize)
         plain = pixels.reshape(height, width, -1)
         colour, opacity = plain[..., :3], plain[..., 3:]
-        shaped = opacity.size > 0 and opacity.min() != opacity.max()
+        shaped = _has_shape(opacity)
         by_network = shaped and alpha_mode == "model"
         work = sum(height * width * self.model.scale ** (2 * step) for step in range(passes))
         with progress(self._reporter, work * (2 if by_network else 1), "pixels", label=label) as advance:
@@ -113,48 +118,51 @@ class Upscaler:
                 return self._enlarge(colour, size, passes, advance).reshape(*size, *pixels.shape[2:])
             colour = self._enlarge(transparency.bleed(colour, opacity), size, passes, advance)
             if shaped:
-                larger = (
-                    self._enlarge(opacity, size, passes, advance) if by_network else transparency.resize(opacity, *size)
-                )
-                opacity = transparency.limit(larger, opacity)
+                if by_network:
+                    opacity = self._enlarge(opacity, size, passes, advance, limit=transparency.limit)
+                else:
+                    opacity = transparency.resize(opacity, *size)
             else:
                 opacity = np.full((*size, 1), opacity.flat[0], opacity.dtype)
         return np.concatenate((colour, opacity), axis=2)
 
-    def plan(self, height: int, width: int, size: tuple[int, int], *, bytes_per_value: int = 1) -> Plan:
-        """What `__call__` does for a picture of this size, without doing it. `bytes_per_value` is 1 or 2."""
-        passes = self._passes(height, width, size)
+    def plan(self, pixels: Pixels, size: tuple[int, int]) -> Plan:
+        """What `__call__` does for this picture, without doing it."""
+        height, width = pixels.shape[:2]
+        passes, precise = self._passes(height, width, size), self._precise(pixels.dtype)
+        host = self._host_bytes(height, width, size, passes, pixels.dtype.itemsize)
         computed, tiles, area = 0, 0, 0
-        host = self._host_bytes(height, width, size, passes, bytes_per_value)
         for _ in range(passes):
-            cut = self._engine.plan(*self._padded_size(height, width))
+            cut = self._engine.plan(*self._padded_size(height, width), precise=precise)
             tiles += len(cut)
             computed += sum(tile.source.area for tile in cut)
             area += height * width
             height, width = height * self.model.scale, width * self.model.scale
+        runs = 2 if _has_shape(pixels[..., 3:]) else 1  # transparency is a second picture
         window = cut[0].source
         return Plan(
             height=size[0],
             width=size[1],
             passes=passes,
-            tiles=tiles,
+            tiles=runs * tiles,
             tile_height=window.height,
             tile_width=window.width,
             overhead=computed / area,
-            computed_px=computed,
-            memory_bytes=host + self._engine.window_bytes(window.area),
+            seconds=runs * computed / self._pixels_per_second(precise),
+            memory_bytes=host + self._engine.window_bytes(window.area, precise=precise),
         )
 
-    def pixels_per_second(self) -> float:
-        """Input pixels that the network computes in a second on this device, timed on a small tile."""
-        side = -(-_SPEED_PROBE_PX // self.model.multiple_of) * self.model.multiple_of
-        picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-        out = np.empty((side * self.model.scale, side * self.model.scale, 3), np.uint8)
-        for _ in range(2):  # the first run compiles kernels and fills caches
-            started = time.perf_counter()
-            self._engine.run(picture, out, precise=False, advance=lambda amount: None)
-            seconds = time.perf_counter() - started
-        return side * side / seconds
+    def _pixels_per_second(self, precise: bool) -> float:
+        """Input pixels that the network computes in a second on this device, timed once on a small tile."""
+        if precise not in self._speeds:
+            side = -(-_SPEED_PROBE_PX // self.model.multiple_of) * self.model.multiple_of
+            picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+            out = np.empty((side * self.model.scale, side * self.model.scale, 3), np.uint8)
+            for _ in range(2):  # the first run compiles kernels and fills caches
+                started = time.perf_counter()
+                self._engine.run(picture, out, precise=precise, advance=lambda amount: None)
+                self._speeds[precise] = side * side / (time.perf_counter() - started)
+        return self._speeds[precise]
 
     def _passes(self, height: int, width: int, size: tuple[int, int]) -> int:
         """How often the network must run so that its result is at least as large as `size`."""
@@ -168,18 +176,32 @@ class Upscaler:
             passes += 1
         return passes
 
-    def _enlarge(self, pixels: Pixels, size: tuple[int, int], passes: int, advance: Advance) -> Pixels:
-        """(H, W, 1 or 3) -> (*size, the same), same dtype; 16 bits between the steps, so that rounding happens once."""
+    def _enlarge(
+        self,
+        pixels: Pixels,
+        size: tuple[int, int],
+        passes: int,
+        advance: Advance,
+        limit: Callable[[Pixels, Pixels], Pixels] | None = None,
+    ) -> Pixels:
+        """(H, W, 1 or 3) -> (*size, the same), same dtype; 16 bits between the steps, so that rounding happens once.
+
+        `limit(result, source)` corrects the network's result before it is reduced.
+        """
         if pixels.shape[2] == 3 and _is_grey(pixels):
             return np.repeat(self._enlarge(pixels[..., :1], size, passes, advance), 3, axis=2)
-        dtype = pixels.dtype
-        # bf16 has 8 significant bits and fp16 has 11: a 16-bit picture would lose what sets it apart
-        precise = dtype == np.uint16 and not self.choice.explicit_precision
+        source, dtype = pixels, pixels.dtype
         for step in range(passes, 0, -1):
             height, width = (side * self.model.scale for side in pixels.shape[:2])
             exact = step == 1 and (height, width) == size
-            pixels = self._pass(pixels, dtype if exact else np.dtype(np.uint16), precise, advance)
+            pixels = self._pass(pixels, dtype if exact else np.dtype(np.uint16), self._precise(dtype), advance)
+        if limit is not None:
+            pixels = limit(pixels, source)
         return pixels if exact else reduce(pixels, *size, dtype)
+
+    def _precise(self, dtype: np.dtype[Any]) -> bool:
+        """Whether a picture needs float32: bf16 has 8 significant bits and fp16 has 11, too few for one of 16 bits."""
+        return dtype == np.uint16 and not self.choice.explicit_precision
 
     def _pass(self, pixels: Pixels, dtype: np.dtype[Any], precise: bool, advance: Advance) -> Pixels:
         """One run of the network over the whole picture: (H, W, C) -> (scale*H, scale*W, C) of `dtype`."""
@@ -213,6 +235,8 @@ class Upscaler:
 
 
 def _check(pixels: Pixels) -> None:
+    if not isinstance(pixels, np.ndarray):
+        raise UnsupportedInput(f"{type(pixels).__name__} is not an array", hint="read_image(path).pixels gives one")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UnsupportedInput(
             f"pixels are {pixels.dtype}, not uint8 or uint16", hint="scale floats to 0..255 or 0..65535 first"
@@ -224,6 +248,11 @@ def _check(pixels: Pixels) -> None:
 def _is_grey(pixels: Pixels) -> bool:
     """Whether the three channels are equal: then one goes through the network, and they stay exactly equal."""
     return all(np.array_equal(pixels[..., 0], pixels[..., other]) for other in (1, 2))
+
+
+def _has_shape(opacity: Pixels) -> bool:
+    """Whether an alpha channel (H, W, 0 or 1) says more than one number."""
+    return opacity.size > 0 and bool(opacity.min() != opacity.max())
 
 
 def _pad(pixels: Pixels, height: int, width: int) -> Pixels:

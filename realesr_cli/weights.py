@@ -26,6 +26,7 @@ __all__ = [
     "cache_folder",
     "cached_path",
     "is_cached",
+    "is_file",
     "present_names",
     "recorded_sha256",
     "recorded_source",
@@ -47,7 +48,7 @@ def resolve(name_or_path: str | Path, *, offline: bool = False, reporter: Report
     """
     path, text = Path(name_or_path), str(name_or_path)
     looks_like_path = len(path.parts) > 1 or "/" in text or path.suffix.lower() in _SUFFIXES
-    if path.is_file() or (looks_like_path and path.exists()):
+    if is_file(path) or (looks_like_path and path.exists()):
         return path
     if looks_like_path:
         raise ModelNotFound(
@@ -73,7 +74,9 @@ def resolve(name_or_path: str | Path, *, offline: bool = False, reporter: Report
             raise ChecksumMismatch(
                 f"{damaged} is damaged or not the published file", hint=_by_hand(entry), path=damaged
             )
-        raise DownloadFailed(f"{entry.name} is not in the cache, and --offline forbids fetching", hint=_by_hand(entry))
+        raise DownloadFailed(
+            f"{entry.name} is not in the cache", hint=f"`realesr models download {entry.name}`; or {_by_hand(entry)}"
+        )
     with cache.locked(entry.file_name, reporter):
         cached = _cached(entry)  # another process may have fetched it meanwhile
         if cached is not None:
@@ -83,6 +86,11 @@ def resolve(name_or_path: str | Path, *, offline: bool = False, reporter: Report
                 message = f"{damaged} was damaged or not the published file: deleted, to be fetched again"
                 reporter.emit("warning", code="checksum", message=message)
         return _fetch(entry, reporter)
+
+
+def is_file(name_or_path: str | Path) -> bool:
+    """Whether this means a file of the user's, not a name; a folder that is called like a model does not hide it."""
+    return Path(name_or_path).is_file()
 
 
 def is_cached(name: str) -> bool:

@@ -6,10 +6,10 @@ With REALESR_REQUIRE_GOLDEN=1 an absent file is a failure instead, so that a ful
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from recording import Events
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -64,19 +64,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("REALESR_CACHE", str(folder))
     return folder
-
-
-class Events:
-    """A reporter that remembers: events.of("warning") is the list of what was said."""
-
-    def __init__(self) -> None:
-        self.all: list[dict[str, Any]] = []
-
-    def emit(self, event: str, **fields: Any) -> None:
-        self.all.append({"event": event, **fields})
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [fields for fields in self.all if fields["event"] == event]
 
 
 @pytest.fixture

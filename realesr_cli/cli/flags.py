@@ -8,21 +8,34 @@ import typer
 Model = Annotated[
     str,
     typer.Option(
-        "-m", "--model", help="Name from `realesr models list`, a weights file, or auto.", metavar="NAME|FILE"
+        "-m",
+        "--model",
+        help="Name from `realesr models list`, a weights file, or auto: general-x4v3 on a CPU, x4plus on a GPU.",
+        metavar="NAME|FILE",
     ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="File or folder for the result; - is stdout; default: beside the input."),
+    typer.Option(
+        "-o",
+        "--output",
+        help="File, - for stdout, or folder (several inputs, or no suffix); default: beside the input.",
+    ),
 ]
 Scale = Annotated[
-    float | None, typer.Option("-s", "--scale", help="Enlargement, e.g. 4 or 2.5; default: the model's own.")
+    float | None, typer.Option("-s", "--scale", help="Enlargement from 0.01 to 64, e.g. 2.5; default: the model's own.")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps or xpu.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, fp16 or bf16.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="auto (the fastest that is safe here), fp32, fp16 or bf16.")
+]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one for each core.")]
 Tile = Annotated[
-    int | None, typer.Option("--tile", help="Side of a tile in input pixels; default: the largest that memory allows.")
+    int | None,
+    typer.Option(
+        "--tile",
+        help="Side of a tile in input pixels, from 16: small needs less memory and more time; default: as fits.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist. Inputs are never replaced.")]
 SkipExisting = Annotated[

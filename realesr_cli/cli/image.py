@@ -1,5 +1,6 @@
 """`realesr image`: one or more picture files, enlarged."""
 
+import os
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -26,7 +27,10 @@ STANDARD = Path("-")
 
 def image(
     inputs: Annotated[
-        list[Path], typer.Argument(help="Picture files: JPEG, PNG, WebP, ...; - is stdin.", metavar="INPUT")
+        list[Path],
+        typer.Argument(
+            help="Picture files (no folders): JPEG, PNG, WebP, TIFF, AVIF, ...; - is stdin.", metavar="INPUT"
+        ),
     ],
     output: flags.Output = None,
     model: flags.Model = "auto",
@@ -37,10 +41,10 @@ def image(
         str | None, typer.Option("--fit", help="Largest result that fits into this box.", metavar="WxH")
     ] = None,
     denoise: Annotated[
-        float | None, typer.Option("--denoise", help="0 keeps grain, 1 removes it; for realesr-general-x4v3.")
+        float | None, typer.Option("--denoise", help="From 0, keep grain, to 1, remove it; with realesr-general-x4v3.")
     ] = None,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Mean over 8 turned and mirrored runs: slower, a bit better.")
+        bool, typer.Option("--tta", help="Mean over 8 turned and mirrored runs: a bit better, 8 times slower.")
     ] = False,
     device: flags.Device = "auto",
     precision: flags.Precision = "auto",
@@ -99,7 +103,7 @@ def image(
         sources = _present(inputs, run, fail_fast)
 
         from realesr_cli.device import find_device
-        from realesr_cli.image_jobs import ImageJob, describe_jobs, plan_jobs, run_jobs, without_finished
+        from realesr_cli.image_jobs import HOPELESS, ImageJob, describe_jobs, plan_jobs, run_jobs, without_finished
         from realesr_cli.models.architectures import load_model
         from realesr_cli.upscaler import Upscaler
 
@@ -108,10 +112,19 @@ def image(
         if model == "auto" and denoise is not None:
             model = "realesr-general-x4v3"
         elif model == "auto" and dry_run:
-            model = auto.preferred_model(device_type)
+            model = auto.likely_model(device_type, offline=offline)
         elif model == "auto":
             model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter)
-        if dry_run and (missing := _not_cached(model)):
+
+        def fail(job: ImageJob, error: RealesrError) -> None:
+            alone = len(inputs) == 1 or isinstance(error, HOPELESS)
+            stop = fail_fast or isinstance(error, HOPELESS)
+            _count_failure(run, error, source=job.source, alone=alone, stop=stop, id=job.id)
+
+        def done(job: ImageJob) -> None:
+            run.summary["done"] += 1
+
+        if dry_run and (missing := _not_cached(model, denoise)):
             _announce_download(missing, run)
             return
         loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
@@ -120,13 +133,6 @@ def image(
             planned = len(jobs)
             jobs = without_finished(jobs, run.reporter)
             run.summary["skipped"] = planned - len(jobs)
-
-        def fail(job: ImageJob, error: RealesrError) -> None:
-            _count_failure(run, error, source=job.source, alone=len(inputs) == 1, stop=fail_fast, id=job.id)
-
-        def done(job: ImageJob) -> None:
-            run.summary["done"] += 1
-
         with Upscaler(loaded, device=device_options, tile=tile_options, reporter=run.reporter) as upscaler:
             run.reporter.emit(
                 "model",
@@ -139,7 +145,15 @@ def image(
                 reason="; ".join(filter(None, (reason, upscaler.choice.reason))),
             )
             if dry_run:
-                describe_jobs(jobs, upscaler, size=size, reporter=run.reporter, output=output_options, accept=accept)
+                describe_jobs(
+                    jobs,
+                    upscaler,
+                    size=size,
+                    output=output_options,
+                    accept=accept,
+                    reporter=run.reporter,
+                    fail=fail,
+                )
             else:
                 run_jobs(
                     jobs,
@@ -157,10 +171,12 @@ def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:
     """The inputs that are files, each once; the others are reported, before anything slow begins."""
     present = []
     for path in dict.fromkeys(inputs):
-        if path.is_file() or path == STANDARD:
+        # Path.is_file raises where a name is too long for the disk
+        if path == STANDARD or os.path.isfile(path):  # noqa: PTH113
             present.append(path)
             continue
-        what, hint = ("is a folder", f"name its files: {path}/*.jpg") if path.is_dir() else ("does not exist", None)
+        is_folder = os.path.isdir(path)  # noqa: PTH112
+        what, hint = ("is a folder", "name the pictures in it") if is_folder else ("does not exist", None)
         error = UnreadableInput(f"{path} {what}", hint=hint, path=path)
         _count_failure(run, error, source=path, alone=len(inputs) == 1, stop=fail_fast)
     if not present:
@@ -179,26 +195,31 @@ def _count_failure(
         raise typer.Exit(run.exit_status)
 
 
-def _not_cached(model: str) -> catalog.CatalogEntry | None:
-    """The catalogue's entry of a model that would have to be fetched first."""
-    if Path(model).exists() or weights.is_cached(model):
-        return None
+def _not_cached(model: str, denoise: float | None) -> list[catalog.CatalogEntry]:
+    """The catalogue's entries that would have to be fetched first: of the model, and of its twin for --denoise."""
+    if weights.is_file(model):
+        return []
     try:
-        return catalog.find(model)
+        entry = catalog.find(model)
     except ModelNotFound:
-        return None  # loading it will say so
+        return []  # a name of the user's own, or one that nobody knows: loading it will tell
+    wanted = [entry]
+    if denoise is not None and entry.companion is not None:
+        wanted.append(catalog.find(entry.companion))
+    return [entry for entry in wanted if not weights.is_cached(entry.name)]
 
 
-def _announce_download(entry: catalog.CatalogEntry, run: Run) -> None:
-    size = f"{entry.size_bytes / 1e6:.1f} MB" if entry.size_bytes else "of unknown size"
-    run.reporter.emit(
-        "plan",
-        model=entry.name,
-        scale=entry.scale,
-        download_bytes=entry.size_bytes,
-        text=f"would first fetch {entry.name} (x{entry.scale}, {size}); "
-        f"`realesr models download {entry.name}` does, then --dry-run shows tiles, memory and time",
-    )
+def _announce_download(missing: list[catalog.CatalogEntry], run: Run) -> None:
+    for entry in missing:
+        size = f"{entry.size_bytes / 1e6:.1f} MB" if entry.size_bytes else "of unknown size"
+        run.reporter.emit(
+            "plan",
+            model=entry.name,
+            scale=entry.scale,
+            download_bytes=entry.size_bytes,
+            text=f"would first fetch {entry.name} (x{entry.scale}, {size}); "
+            f"after `realesr models download {entry.name}`, --dry-run shows tiles, memory and time",
+        )
 
 
 def _box(text: str | None) -> tuple[int, int] | None:
@@ -206,6 +227,6 @@ def _box(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    if not (text.isascii() and width.isdigit() and height.isdigit()):
         raise UsageError(f"--fit {text} is not a size", hint="write width x height, e.g. --fit 3840x2160")
     return int(width), int(height)

@@ -1,5 +1,6 @@
 """The command `realesr`: its sub-commands, and the one place where an error outside a run becomes an exit status."""
 
+import io
 import sys
 from typing import Annotated, NoReturn
 
@@ -15,6 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("image")(image.image)
 app.add_typer(models.app, name="models", help="List, fetch, check and blend models.")
@@ -38,6 +40,9 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line and leaves with its exit status (errors.py lists them)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
     try:
         app(prog_name="realesr")
     except RealesrError as error:

@@ -143,7 +143,7 @@ def _interpolate(
     first, second = (reading.read_weights(file) for file in files)
     blended = reading.blend(first, second, 1 - alpha)
     parents = {"a": names[0], "a_sha256": first.sha256, "b": names[1], "b_sha256": second.sha256, "alpha": f"{alpha!r}"}
-    data = reading.safetensors_bytes(blended.tensors, parents)
+    data = reading.safetensors_bytes(blended.tensors, {**blended.metadata, **parents})
     with replacing(output) as temporary:
         temporary.write_bytes(data)
     run.summary["done"] += 1

@@ -4,12 +4,13 @@ Every hyper-parameter is read off the tensors' shapes. The few that shapes canno
 else from a default that is reported as a warning. Source of keys and rules: docs/architecture.md, "Key spellings".
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class LoadedModel:
     values_per_px: int = 700
     """Peak number of activation values held at once, for each input pixel (measured, rounded up)."""
     sha256: str = ""
-    """Of the weights file that was read; `a+b@0.5` for a blend of two."""
+    """Of the weights file that was read, or of the recipe of a blend."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,15 +76,16 @@ def load_model(
 
     Raises: ModelNotFound, DownloadFailed, ChecksumMismatch, CorruptWeights, UnknownArchitecture, UsageError.
     """
+    if strength is not None and not 0.0 <= strength <= 1.0:
+        raise UsageError(f"the denoise strength must lie between 0 and 1, not {strength:g}")
     raw = read_weights(weights.resolve(name_or_path, offline=offline, reporter=reporter))
     entry = _catalogued(name_or_path)
     name = entry.name if entry is not None else raw.path.stem
     if strength is not None and strength != 1.0:
-        if not 0.0 <= strength <= 1.0:
-            raise UsageError(f"the denoise strength must lie between 0 and 1, not {strength:g}")
         if entry is None or entry.companion is None:
             raise UsageError(
-                f"{name} has no companion for a denoise strength", hint="use -m realesr-general-x4v3 with --denoise"
+                f"{name} has no companion for a denoise strength",
+                hint="--denoise needs -m realesr-general-x4v3; `realesr models interpolate` blends files of your own",
             )
         companion = read_weights(weights.resolve(entry.companion, offline=offline, reporter=reporter))
         raw = blend(raw, companion, strength)
@@ -95,30 +97,44 @@ def build_model(raw: RawWeights, name: str, *, reporter: Reporter = NULL) -> Loa
 
     Raises: UnknownArchitecture, CorruptWeights (the keys look right, but tensors are missing or of a wrong shape).
     """
+    odd = next((key for key, value in raw.tensors.items() if value.is_complex() or value.layout != torch.strided), None)
+    if odd is not None:
+        raise CorruptWeights(f"{raw.path} holds a tensor of an unusual kind: {odd}", path=raw.path)
     for architecture in ARCHITECTURES:
-        tensors = architecture.rename(raw.tensors)
-        if not architecture.matches(tensors):
-            continue
         try:
+            tensors = architecture.rename(raw.tensors)
+            if not architecture.matches(tensors):
+                continue
+            if any(0 in value.shape for value in tensors.values()):
+                raise ValueError("one of them is empty")
             with torch.device("meta"):
-                fields = architecture.build(_with_tensors(raw, tensors), reporter)
+                fields = architecture.build(dataclasses.replace(raw, tensors=tensors), reporter)
+            # the reference pads pictures for every network of scale 2 and 1 so, needed or not; borders depend on it
+            fields["multiple_of"] = math.lcm(fields.get("multiple_of", 1), {1: 4, 2: 2}.get(fields["scale"], 1))
             network: nn.Module = fields["network"]
             network.load_state_dict({key: _loaded(value) for key, value in tensors.items()}, strict=True, assign=True)
-        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+            network.eval().requires_grad_(False)
+            _try_out(fields)
+        except (RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
             raise CorruptWeights(
                 f"{raw.path} looks like {architecture.name}, but its tensors do not fit: {_first_line(error)}",
                 hint="the file is damaged or of an unknown variant; fetch it again",
                 path=raw.path,
             ) from error
-        network.eval().requires_grad_(False)
-        # the reference pads pictures for every network of scale 2 and 1 so, needed or not; borders depend on it
-        fields["multiple_of"] = math.lcm(fields.get("multiple_of", 1), {1: 4, 2: 2}.get(fields["scale"], 1))
         return LoadedModel(name=name, architecture=architecture.name, sha256=raw.sha256, **fields)
     return _community_model(raw, name)
 
 
-def _with_tensors(raw: RawWeights, tensors: Tensors) -> RawWeights:
-    return RawWeights(tensors=tensors, format=raw.format, metadata=raw.metadata, sha256=raw.sha256, path=raw.path)
+def _try_out(fields: dict[str, Any]) -> None:
+    """Runs the network on a few pixels: what is wrong with it shows now, not after a picture has been read."""
+    if not 1 <= fields["scale"] <= 64:
+        raise ValueError(f"its scale would be {fields['scale']}")
+    side = 4 * fields["multiple_of"]
+    with torch.inference_mode():
+        result = fields["network"](torch.zeros(1, fields["channels_in"], side, side))
+    expected = (1, fields["channels_out"], side * fields["scale"], side * fields["scale"])
+    if tuple(result.shape) != expected:
+        raise ValueError(f"its result has the shape {tuple(result.shape)} instead of {expected}")
 
 
 def _loaded(value: Tensor) -> Tensor:
@@ -126,7 +142,7 @@ def _loaded(value: Tensor) -> Tensor:
 
 
 def _catalogued(name_or_path: str | Path) -> catalog.CatalogEntry | None:
-    if Path(name_or_path).exists():
+    if weights.is_file(name_or_path):
         return None
     try:
         return catalog.find(str(name_or_path))
@@ -145,13 +161,13 @@ def _first_line(error: BaseException) -> str:
 
 def _rename_rrdb(tensors: Tensors) -> Tensors:
     """Spellings B (ESRGAN, RealSR, BSRGAN) and C (first ESRGAN release, KAIR) become A (BasicSR)."""
-    if "model.0.weight" in tensors and any(key.startswith("model.1.sub.") for key in tensors):
+    if "model.0.weight" in tensors and "model.1.sub.0.RDB1.conv1.0.weight" in tensors:
         tensors = _rename_sequential(tensors)
     return {_rename_trunk(key): value for key, value in tensors.items()}
 
 
 def _rename_sequential(tensors: Tensors) -> Tensors:
-    blocks = 1 + max(int(m[1]) for key in tensors if (m := re.match(r"model\.1\.sub\.(\d+)\.RDB", key)))
+    blocks = _count(tensors, r"model\.1\.sub\.(\d+)\.RDB")
     ends = sorted({int(m[1]) for key in tensors if (m := re.match(r"model\.(\d+)\.(?:weight|bias)$", key))} - {0})
     *ups, hr, last = ends
     parts = {"0": "conv_first", str(hr): "HRconv", str(last): "conv_last"}
@@ -180,8 +196,8 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, first_in = tensors["conv_first.weight"].shape[:2]
     channels_out = tensors["conv_last.weight"].shape[0]
-    blocks = 1 + _highest(tensors, r"body\.(\d+)\.rdb1\.")
-    ups = _highest(tensors, r"conv_up(\d+)\.")
+    blocks = _count(tensors, r"body\.(\d+)\.rdb1\.")
+    ups = _count(tensors, r"conv_up(\d+)\.", first=1)
     # 4 and 16 times the output's channels can only be 2x2 and 4x4 pixels folded into channels
     unshuffle = {4: 2, 16: 4}.get(first_in // channels_out, 1) if first_in % channels_out == 0 else 1
     trunk_pad = 64 if blocks <= 6 else 96
@@ -203,7 +219,8 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "radius_px": unshuffle * radius,
         "pad_px": unshuffle * min(radius, trunk_pad),
         "supports_low_precision": True,
-        "values_per_px": math.ceil(12 * width / unshuffle**2),
+        # trunk at the folded size; where pixels were folded, the last strips count as well
+        "values_per_px": math.ceil(12 * width / unshuffle**2) + (4 * width if unshuffle > 1 else 0),
     }
 
 
@@ -213,10 +230,12 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
 def _build_compact(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, channels = tensors["body.0.weight"].shape[:2]
-    last = _highest(tensors, r"body\.(\d+)\.weight$")
-    depth = last // 2 - 1
+    depth = _count(tensors, r"body\.(\d*[02468])\.weight$", step=2) - 2
+    last = 2 * depth + 2
     scale = math.isqrt(tensors[f"body.{last}.weight"].shape[0] // channels)
     activation = "prelu" if "body.1.weight" in tensors else _metadata(raw, "activation", "relu", reporter)
+    if activation not in get_args(Activation):
+        raise ValueError(f"its metadata names the activation {activation}")
     return {
         "network": SRVGGNetCompact(
             channels=channels, width=width, depth=depth, scale=scale, activation=cast(Activation, activation)
@@ -241,7 +260,7 @@ def _rename_msrresnet(tensors: Tensors) -> Tensors:
 def _build_msrresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, channels_in = tensors["conv_first.weight"].shape[:2]
-    blocks = 1 + _highest(tensors, r"body\.(\d+)\.conv1\.")
+    blocks = _count(tensors, r"body\.(\d+)\.conv1\.")
     scale = 4 if "upconv2.weight" in tensors else math.isqrt(tensors["upconv1.weight"].shape[0] // width)
     channels_out = tensors["conv_last.weight"].shape[0]
     return {
@@ -260,8 +279,8 @@ def _build_msrresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
 def _build_srresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, channels_in = tensors["conv_first.weight"].shape[:2]
-    blocks = 1 + _highest(tensors, r"body\.(\d+)\.conv1\.")
-    ups = 1 + _highest(tensors, r"up\.(\d+)\.conv\.")
+    blocks = _count(tensors, r"body\.(\d+)\.conv1\.")
+    ups = _count(tensors, r"up\.(\d+)\.conv\.")
     channels_out = tensors["conv_last.weight"].shape[0]
     return {
         "network": SRResNet(
@@ -270,7 +289,7 @@ def _build_srresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
             width=width,
             blocks=blocks,
             up_steps=ups,
-            signed_output=raw.metadata.get("output_range") == "-1..1",
+            signed_output=_metadata(raw, "output_range", "0..1", reporter) == "-1..1",
         ),
         "scale": 2**ups,
         "channels_in": channels_in,
@@ -352,9 +371,12 @@ def _explain_unknown(raw: RawWeights) -> UnknownArchitecture:
     )
 
 
-def _highest(keys: Iterable[str], pattern: str) -> int:
-    """The largest number that `pattern` captures in any key; 0 if none matches."""
-    return max((int(match[1]) for key in keys if (match := re.match(pattern, key))), default=0)
+def _count(keys: Iterable[str], pattern: str, *, first: int = 0, step: int = 1) -> int:
+    """How many numbers `pattern` captures in the keys; they must be first, first + step, ... without a gap."""
+    numbers = sorted({int(match[1]) for key in keys if (match := re.match(pattern, key))})
+    if numbers != [first + step * index for index in range(len(numbers))]:
+        raise ValueError(f"its layers are numbered {str(numbers)[:60]}")
+    return len(numbers)
 
 
 def _metadata(raw: RawWeights, key: str, default: str, reporter: Reporter) -> str:

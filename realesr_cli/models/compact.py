@@ -7,6 +7,7 @@ ones: convolutions at even indices of `body`, PReLU slopes at odd ones.
 
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,14 +38,30 @@ class SRVGGNetCompact(nn.Module):
         self.body = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.subpixels(x), self.scale)
+
+    def subpixels(self, x: Tensor) -> Tensor:
+        """The result before its pixel shuffle: (N, C*scale*scale, H, W), channel c*scale*scale + dy*scale + dx."""
         dtype = cast(nn.Conv2d, self.body[-1]).weight.dtype
         features = x
         for index, layer in enumerate(self.body):
-            features = layer(features if index < 2 else features.to(dtype))
+            features = features if index < 2 else features.to(dtype)
+            if isinstance(layer, nn.PReLU) and not torch.is_grad_enabled():
+                features = _flat_prelu(features, layer)
+            else:
+                features = layer(features)
         # the base is the input's own precision: rounding it to bfloat16 would cost 6 dB
-        return F.pixel_shuffle(features.to(x.dtype), self.scale) + F.interpolate(
-            x, scale_factor=self.scale, mode="nearest"
-        )
+        planes = features.permute(0, 2, 3, 1).unflatten(3, (x.shape[1], -1))  # type: ignore[no-untyped-call]
+        return (planes.to(x.dtype) + x.permute(0, 2, 3, 1)[..., None]).flatten(3).permute(0, 3, 1, 2)
+
+
+def _flat_prelu(x: Tensor, layer: nn.PReLU) -> Tensor:
+    """`layer(x)`, computed on rows of W*C values: on channels_last maps torch works in short runs of C otherwise."""
+    if layer.weight.numel() == 1 or not x.is_contiguous(memory_format=torch.channels_last):
+        return layer(x)
+    count, channels, height, width = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(count * height, width * channels)
+    return F.prelu(rows, layer.weight.repeat(width)).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _activation(kind: Activation, width: int) -> nn.Module:

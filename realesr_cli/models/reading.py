@@ -26,6 +26,9 @@ _CONTAINERS = (
     "params_ema", "params", "state_dict", "model_state_dict", "model", "generator", "net_g", "netG", "network",
 )  # fmt: skip
 
+SAID_BY_METADATA = ("activation", "scale", "output_range")
+"""What no shape tells of a network, and its file's metadata may."""
+
 # What torch.load raises for damaged files, found by cutting files and turning bits (tests/unit/test_reading.py).
 _LOAD_ERRORS = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError,
@@ -74,11 +77,12 @@ def read_weights(path: Path) -> RawWeights:
         hashed = ncnn.find_pair(path)[1]
         tensors = {key: torch.from_numpy(array) for key, array in ncnn.read_ncnn(path).items()}
         kind = "ncnn"
-    elif head.startswith((b"PK\x03\x04", b"\x80")):
-        tensors, kind = _unwrapped(_torch_content(path), path), "torch"
+    # before torch's: the length in front of a safetensors header may begin like a pickle
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         content, metadata = _safetensors_content(path)
         tensors, kind = _unwrapped(content, path), "safetensors"
+    elif head.startswith((b"PK\x03\x04", b"\x80")):
+        tensors, kind = _unwrapped(_torch_content(path), path), "torch"
     else:
         raise CorruptWeights(f"{path} is not a weights file: {_what_else(head)}", hint=_cure(head), path=path)
     return RawWeights(tensors=tensors, format=kind, metadata=metadata, sha256=recorded_sha256(hashed), path=path)
@@ -103,11 +107,18 @@ def blend(a: RawWeights, b: RawWeights, weight: float) -> RawWeights:
             shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
             raise UsageError(f"{names} are different networks: {key} has the shapes {shapes}", hint=hint)
         tensors[key] = weight * first.float() + (1 - weight) * second.float() if first.is_floating_point() else first
+    said = {}
+    for key in SAID_BY_METADATA:
+        values = sorted({raw.metadata[key] for raw in (a, b) if key in raw.metadata})
+        if len(values) > 1:
+            raise UsageError(f"{names} are different networks: {key} is {' and '.join(values)}", hint=hint)
+        if values:
+            said[key] = values[0]
     recipe = f"{weight!r} * {a.sha256} + {1 - weight!r} * {b.sha256}"
     return RawWeights(
         tensors=tensors,
         format="blend",
-        metadata={"blend": recipe},
+        metadata={**said, "blend": recipe},
         sha256=hashlib.sha256(recipe.encode()).hexdigest(),
         path=a.path,
     )

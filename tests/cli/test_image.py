@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from realesr_cli import read_image, weights
 from realesr_cli.cli import image as image_command
-from realesr_cli.errors import DownloadFailed
+from realesr_cli.errors import DownloadFailed, OutputError
 
 Command = Callable[..., Any]
 Picture = Callable[..., Path]
@@ -89,9 +90,10 @@ def test_fail_fast_stops(realesr: Command, model_file: Path, picture: Picture, t
         (["-s", "0"], 2, "the scale must lie between"),
         (["-s", "2", "--width", "9"], 2, "exclude each other"),
         (["--fit", "9"], 2, "is not a size"),
+        (["--fit", "²x3"], 2, "is not a size"),
         (["--precision", "fp8"], 2, "fp8 is not one of"),
         (["--device", "cuda:77"], 5, "--device cuda:77 is not available"),
-        (["--device", "nonsense"], 5, "--device nonsense is not available"),
+        (["--device", "gpu"], 2, "--device gpu is none of"),
         (["--tile", "3"], 2, "--tile must be at least 16"),
         (["--denoise", "0.5"], 2, "has no companion"),
         (["-o", "out.jpg.xyz"], 4, "does not write .xyz"),
@@ -178,7 +180,45 @@ def test_dry_run_writes_nothing(realesr: Command, model_file: Path, picture: Pic
     assert plan["memory_bytes"] > 0 and plan["seconds"] >= 0
     assert sorted(tmp_path.iterdir()) == sorted([source, model_file])
     text = realesr("image", source, "-m", model_file, "--dry-run", "--tile", "16").out
-    assert "tiles" in text and "MiB" in text and "times the work" in text
+    assert "tiles" in text and "MiB" in text and "work x" in text
+
+
+def test_dry_run_refuses_what_the_run_would_refuse(
+    realesr: Command, model_file: Path, picture: Picture, tmp_path: Path
+) -> None:
+    source, other = picture("a.png"), picture("b.png")
+    picture("a_x4.png")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    done = realesr("image", source, bad, other, "-m", model_file, "--dry-run")
+    assert done.status == 1
+    assert "a_x4.png is already there" in done.err
+    assert "cannot decode" in done.err
+    assert done.out.count("MiB") == 1
+    assert realesr("image", source, "-m", model_file, "--dry-run").status == 6
+
+
+def test_dry_run_counts_the_work_for_transparency(realesr: Command, model_file: Path, tmp_path: Path) -> None:
+    from realesr_cli import Image, write_image
+
+    pixels = np.full((60, 60, 4), 9, np.uint8)
+    pixels[:30, :, 3] = 255
+    write_image(tmp_path / "alpha.png", Image(pixels=pixels))
+    write_image(tmp_path / "flat.png", Image(pixels=pixels[..., :3].copy()))
+    done = realesr("image", tmp_path / "alpha.png", tmp_path / "flat.png", "-m", model_file, "--dry-run", "--json")
+    alpha, flat = done.events("plan")
+    assert (alpha["tiles"], flat["tiles"]) == (2, 1)
+
+
+def test_dry_run_takes_the_model_that_the_run_would_take(
+    realesr: Command, picture: Picture, stocked_cache: Path
+) -> None:
+    source = picture("a.png")
+    assert realesr("models", "remove", "realesr-general-x4v3").status == 0
+    offline = realesr("image", source, "--dry-run", "--offline", "--device", "cpu", "--json")
+    assert offline.events("model")[0]["name"] == "realesrgan-x4plus"
+    wanted = realesr("image", source, "--dry-run", "--denoise", "0.5", "--json")
+    assert [event["model"] for event in wanted.events("plan")] == ["realesr-general-x4v3"]
 
 
 def test_dry_run_of_a_model_that_is_not_here_says_what_it_would_fetch(realesr: Command, picture: Picture) -> None:
@@ -258,6 +298,30 @@ class TestAuto:
         world["reachable"], world["cached"] = set(), {"realesr-animevideov3"}
         assert self._model(realesr, picture("b.png"))["name"] == "realesr-animevideov3"
 
+    def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(
+        self, world: dict[str, Any], realesr: Command, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = weights.resolve
+
+        def read_only(name: str, **how: Any) -> Path:
+            if name not in world["cached"]:
+                raise OutputError(f"cannot write {name}")
+            return known(name, **how)
+
+        monkeypatch.setattr(weights, "resolve", read_only)
+        world["cached"] = {"realesrgan-x4plus"}
+        assert self._model(realesr, picture("a.png"))["name"] == "realesrgan-x4plus"
+
+    def test_an_unreachable_server_is_not_asked_again_while_there_is_a_fallback(
+        self, world: dict[str, Any], realesr: Command, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(weights, "unreachable_recently", lambda entry: True)
+        world["cached"], world["reachable"] = {"realesrgan-x4plus"}, {"realesr-general-x4v3"}
+        assert self._model(realesr, picture("a.png"))["name"] == "realesrgan-x4plus"
+        assert world["tried"] == []
+        world["cached"] = set()
+        assert self._model(realesr, picture("b.png"))["name"] == "realesr-general-x4v3"
+
     def test_nothing_at_all_is_one_line(self, world: dict[str, Any], realesr: Command, picture: Picture) -> None:
         done = realesr("image", picture("a.png"), "--offline")
         assert (done.status, done.err.count("error:")) == (3, 1)
@@ -269,15 +333,18 @@ class TestAuto:
         assert preferred_model("cpu") == "realesr-general-x4v3"
 
 
-def test_denoise_blends_general_with_its_twin(
-    realesr: Command, picture: Picture, weights_file: Callable[[str], Path], cache: Path
-) -> None:
-    for name in ("realesr-general-x4v3", "realesr-general-wdn-x4v3"):
-        weights_file(f"ncnn/{name}.bin")
-        assert realesr("models", "add", weights_file(f"ncnn/{name}.param"), "--name", f"my-{name}").status == 0
-    # the catalogue's own names need their pinned files; blending itself is tested with the golden data
-    done = realesr("image", picture("a.png"), "-m", "my-realesr-general-x4v3", "--denoise", "1", "--json")
-    assert done.status == 0
+def test_denoise_reaches_the_network(realesr: Command, picture: Picture, stocked_cache: Path) -> None:
+    source = picture("a.png", 40, 60)
+    results, hashes = [], set()
+    for strength in ("0", "0.5", "1"):
+        target = source.with_name(f"d{strength}.png")
+        done = realesr("image", source, "-o", target, "--denoise", strength, "--offline", "--json")
+        assert done.status == 0
+        assert done.events("model")[0]["name"] == "realesr-general-x4v3"
+        hashes.add(done.events("model")[0]["sha256"])
+        results.append(read_image(target).pixels.astype(int))
+    assert len(hashes) == 3
+    assert all(np.abs(a - b).max() > 1 for a, b in pairwise(results))
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -340,12 +407,14 @@ def test_a_full_disk_stops_the_run(
 
     sources = [picture("a.png"), picture("b.png")]
     monkeypatch.setattr(Path, "write_bytes", full)
-    done = realesr("image", *sources, "-m", model_file)
-    assert (done.status, "no space left while writing" in done.err) == (6, True)
+    done = realesr("image", *sources, "-m", model_file, "--json")
+    failed = done.events("failed")
+    assert (done.status, failed[0]["input"], "no space left" in failed[0]["message"]) == (6, str(sources[0]), True)
+    assert done.events("summary")[0]["failed"] == len(failed)
     assert not list(tmp_path.glob("*_x4*"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").exists(), reason="needs a folder nobody can write to")
+@pytest.mark.skipif(not Path("/proc/sys").exists(), reason="needs a folder that nobody can write to")
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(
     realesr: Command, model_file: Path, picture: Picture
 ) -> None:
@@ -386,3 +455,28 @@ def test_reading_and_writing_overlap_with_the_network(
     begun = [event["t_s"] for event in done.events("begin")]
     finished = [event["t_s"] for event in done.events("done")]
     assert begun[1] < finished[0]
+
+
+def test_names_that_are_too_long_or_no_text(realesr: Command, model_file: Path, picture: Picture) -> None:
+    done = realesr("image", "x" * 300, "-m", model_file)
+    assert (done.status, "does not exist" in done.err) == (4, True)
+    source = picture("a.png")
+    odd = source.with_name(os.fsdecode(b"bad\xffname.png"))
+    source.rename(odd)
+    done = realesr("image", odd, "-m", model_file, "--json")
+    assert done.status == 0
+    assert done.events("done")[0]["input"] == str(odd)
+    assert realesr("image", odd, "-m", model_file, "--overwrite").status == 0
+
+
+def test_several_results_do_not_become_a_folder_called_like_a_picture(
+    realesr: Command, model_file: Path, picture: Picture, tmp_path: Path
+) -> None:
+    done = realesr("image", picture("a.png"), picture("b.png"), "-m", model_file, "-o", tmp_path / "one.png")
+    assert (done.status, "need a folder" in done.err) == (2, True)
+
+
+def test_links_are_not_replaced_silently(realesr: Command, model_file: Path, picture: Picture, tmp_path: Path) -> None:
+    source = picture("a.png")
+    source.with_name("a_x4.png").symlink_to(tmp_path / "nowhere.png")
+    assert realesr("image", source, "-m", model_file).status == 6

@@ -300,7 +300,7 @@ def test_offline_opens_no_socket_and_starts_no_process(server: Server, monkeypat
     monkeypatch.setattr(socket, "socket", forbidden)
     monkeypatch.setattr(socket, "getaddrinfo", forbidden)
     monkeypatch.setattr(subprocess, "run", forbidden)
-    with pytest.raises(DownloadFailed, match="--offline"):
+    with pytest.raises(DownloadFailed, match="not in the cache"):
         weights.resolve("tiny", offline=True)
 
 

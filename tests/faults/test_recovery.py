@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from networks import Nearest, compact, nearest
+from recording import Events
 from torch import Tensor
 
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
@@ -83,10 +84,10 @@ def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: 
     """A compact network whose last layer gives infinity in `dtype`, for the calls in `tiles`."""
     from realesr_cli.models.compact import SRVGGNetCompact
 
-    original = SRVGGNetCompact.forward
+    original = SRVGGNetCompact.subpixels
     calls = 0
 
-    def forward(network: SRVGGNetCompact, x: Tensor) -> Tensor:
+    def subpixels(network: SRVGGNetCompact, x: Tensor) -> Tensor:
         nonlocal calls
         y = original(network, x)
         if network.body[-1].weight.dtype == dtype:
@@ -95,22 +96,22 @@ def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: 
                 y[..., 5, 5] = float("inf")
         return y
 
-    monkeypatch.setattr(SRVGGNetCompact, "forward", forward)
+    monkeypatch.setattr(SRVGGNetCompact, "subpixels", subpixels)
     return compact()
 
 
 @pytest.mark.parametrize("tile", [1, 3])
 def test_a_tile_that_overflows_is_computed_again_in_float32(
-    tile: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, events: "object"
+    tile: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, events: Events
 ) -> None:
     pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
     options = TileOptions(size=16)
     good = Upscaler(compact(), device=DeviceOptions(device="cpu", precision="bf16"), tile=options)(pixels)
     model = _overflowing_in(torch.bfloat16, monkeypatch, {tile, tile + 1})
     low = DeviceOptions(device="cpu", precision="bf16")
-    result = Upscaler(model, device=low, tile=options, reporter=events)(pixels)  # type: ignore[arg-type]
+    result = Upscaler(model, device=low, tile=options, reporter=events)(pixels)
     assert np.abs(result.astype(int) - good.astype(int)).max() <= 4  # fp32 against bf16
-    warnings = events.of("warning")  # type: ignore[attr-defined]
+    warnings = events.of("warning")
     assert [warning["code"] for warning in warnings] == ["overflow"]  # one a run, not one a tile
 
 
@@ -127,3 +128,71 @@ def test_auto_precision_leaves_a_network_that_overflows_in_float32(monkeypatch: 
     choice = Upscaler(model, device=DeviceOptions(device="cpu")).choice
     assert choice.precision == "fp32"
     assert "wrong values" in choice.reason
+
+
+@pytest.mark.parametrize("shape", [(40, 40, 1), (40, 40, 4)], ids=["grey", "alpha"])
+def test_overflow_is_noticed_in_grey_and_alpha(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, events: Events
+) -> None:
+    """The clamp before the turn to grey must not hide infinity as white."""
+    pixels = rng.integers(1, 255, shape, np.uint8)
+    low = DeviceOptions(device="cpu", precision="bf16")
+    good = Upscaler(compact(), device=low)(pixels)
+    model = _overflowing_in(torch.bfloat16, monkeypatch, set(range(1, 100)))
+    result = Upscaler(model, device=low, reporter=events)(pixels)
+    assert np.abs(result.astype(int) - good.astype(int)).max() <= 6
+    assert len(events.of("warning")) == 1
+
+
+def test_progress_never_exceeds_the_work(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, events: Events
+) -> None:
+    monkeypatch.setattr("realesr_cli.reporting._PROGRESS_INTERVAL_S", 0.0)
+    model = _overflowing_in(torch.bfloat16, monkeypatch, {2, 3})
+    low = DeviceOptions(device="cpu", precision="bf16")
+    Upscaler(model, device=low, tile=TileOptions(size=16), reporter=events)(rng.integers(0, 256, (64, 64, 3), np.uint8))
+    done = [event["done"] for event in events.of("progress")]
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(64 * 64)
+    assert len(done) > 10
+
+
+def test_memory_full_while_the_network_moves_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **how: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("realesr_cli.inference.fast_copy", full)
+    monkeypatch.setattr("realesr_cli.device.fast_copy", full)
+    monkeypatch.setattr("realesr_cli.device.bf16_gain", lambda: 5.0)
+    upscaler = Upscaler(compact(), device=DeviceOptions(device="cpu"))
+    with pytest.raises(OutOfMemory):
+        upscaler(np.zeros((40, 40, 3), np.uint8))
+
+
+def test_recovery_ends_for_networks_of_coarse_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    Spoiled(monkeypatch, lambda call, x: True, MemoryError())
+    with pytest.raises(OutOfMemory):
+        Upscaler(nearest(multiple_of=64), device=_FP32)(np.zeros((300, 300, 3), np.uint8))
+
+
+def test_batches_fit_into_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """On a GPU tiles run in batches; memory-sized tiles must then run one by one."""
+    from realesr_cli import engine
+
+    free = 4_000_000
+    monkeypatch.setattr(engine, "free_memory_bytes", lambda device: free)
+    spoiled = Spoiled(monkeypatch, lambda call, x: False, MemoryError())
+    pixels = rng.integers(0, 256, (400, 400, 3), np.uint8)
+    upscaler = Upscaler(nearest(), device=_FP32)
+    upscaler._engine._largest_batch = 8  # as on a GPU
+    np.testing.assert_array_equal(upscaler(pixels), pixels.repeat(2, 0).repeat(2, 1))
+    per_px = upscaler._engine.window_bytes(1)
+    assert len(spoiled.inputs) > 1
+    assert max(n * h * w for n, _, h, w in spoiled.inputs) * per_px <= free
+
+
+def test_a_network_for_one_channel_is_planned_for_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Upscaler(compact(channels=1), device=_FP32)._engine
+    assert engine.window_bytes(1000, channels=3) > 2 * engine.window_bytes(1000, channels=1)
+    half = Upscaler(compact(), device=DeviceOptions(device="cpu", precision="bf16"))._engine
+    assert half.window_bytes(1000, precise=True) > half.window_bytes(1000)

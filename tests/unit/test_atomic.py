@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from realesr_cli.atomic import replacing
-from realesr_cli.errors import DiskFull, OutputError
+from realesr_cli.errors import DiskFull, OutputError, OutputExists
 
 
 def test_the_file_appears_at_the_end(tmp_path: Path) -> None:
@@ -46,3 +46,18 @@ def test_very_long_names(tmp_path: Path) -> None:
         with replacing(path) as temporary:
             temporary.write_bytes(b"x")
         assert path.read_bytes() == b"x"
+
+
+def test_without_overwrite_a_file_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with pytest.raises(OutputExists), replacing(path, overwrite=False) as temporary:
+        temporary.write_bytes(b"mine")
+        path.write_bytes(b"theirs")
+    assert path.read_bytes() == b"theirs"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file"), replacing(tmp_path / "file" / "a") as temporary:
+        temporary.write_bytes(b"x")

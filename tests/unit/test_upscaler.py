@@ -155,6 +155,15 @@ class TestAlpha:
         outside = cv2.erode((big == 0).astype(np.uint8), np.ones((17, 17), np.uint8)) > 0
         assert (result[outside] == 0).all()
 
+    @pytest.mark.parametrize("scale", [0.1, 0.25, 1])
+    def test_thin_shapes_survive_a_reduction(self, scale: float) -> None:
+        """Alpha is held between its neighbours before the reduction, where they still are neighbours."""
+        opacity = np.zeros((80, 80), np.uint8)
+        opacity[::10] = 255
+        picture = np.dstack((np.full((80, 80, 3), 90, np.uint8), opacity))
+        result = _upscale(nearest(4, channels_in=3), picture, scale=scale)[..., 3]
+        assert result.mean() == pytest.approx(opacity.mean(), abs=1)
+
     @pytest.mark.parametrize("value", [0, 128, 255])
     def test_flat_alpha_stays_flat(self, value: int, rng: np.random.Generator) -> None:
         picture = np.dstack((_noise(rng, 9, 9, 3), np.full((9, 9), value, np.uint8)))
@@ -208,11 +217,28 @@ def test_a_result_that_cannot_fit_is_refused_before_the_work(monkeypatch: pytest
         upscaler(np.zeros((100, 100, 3), np.uint8))
 
 
+@pytest.mark.parametrize("size", [(0, 5), (-3, 5), (2.5, 4), (4,)])
+def test_impossible_sizes_are_refused(size: Any) -> None:
+    with pytest.raises(UsageError, match="size="):
+        _upscale(nearest(), np.zeros((4, 4, 3), np.uint8), size=size)
+
+
+def test_thin_pictures_get_long_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A square window would waste most of the memory that a strip of pixels leaves."""
+    monkeypatch.setattr("realesr_cli.engine.free_memory_bytes", lambda device: 60_000_000)
+    upscaler = Upscaler(compact(), device=_FP32)
+    plan = upscaler.plan(np.zeros((40, 20_000, 3), np.uint8), (160, 80_000))
+    assert plan.tile_height == 40
+    assert plan.tile_width > 200
+    assert plan.tile_height * plan.tile_width * 800 < 60_000_000
+
+
 def test_plan_tells_what_happens(rng: np.random.Generator) -> None:
     upscaler = Upscaler(compact(), device=_FP32, tile=TileOptions(size=32))
-    plan = upscaler.plan(100, 70, (150, 105))
+    plan = upscaler.plan(_noise(rng, 100, 70, 3), (150, 105))
     assert (plan.height, plan.width, plan.passes, plan.tiles) == (150, 105, 1, 6)
-    assert plan.overhead == pytest.approx(plan.computed_px / 7000)
+    assert plan.overhead == pytest.approx(6 * plan.tile_height * plan.tile_width / 7000)
+    assert plan.seconds > 0
     assert plan.memory_bytes > 400 * 280 * 3
 
 

@@ -1,0 +1,159 @@
+"""One batch of tiles through the network: number format, channels, overflow, and bytes made on the device."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from realesr_cli.device import DeviceChoice
+from realesr_cli.errors import NonFiniteOutput
+from realesr_cli.models.architectures import LoadedModel
+from realesr_cli.models.mixed import fast_copy
+from realesr_cli.reporting import Reporter
+from realesr_cli.tiling import Box
+
+Pixels = NDArray[Any]
+
+_LUMA = (0.299, 0.587, 0.114)  # BT.601, as the reference turns RGB results into grey
+
+
+class Inference:
+    """A model's network on a device, one fast copy for each number format in use."""
+
+    def __init__(
+        self, model: LoadedModel, choice: DeviceChoice, reporter: Reporter, *, self_ensemble: bool = False
+    ) -> None:
+        self._model = model
+        self._choice = choice
+        self._reporter = reporter
+        self._self_ensemble = self_ensemble
+        self._networks: dict[torch.dtype, nn.Module] = {}
+        self._overflow_told = False
+        self._on_step: Callable[[], None] = lambda: None
+        # networks that end in a pixel shuffle stop before it: rounding to bytes is cheaper there, and so are bytes
+        # shuffled; the mean over turned views needs whole pictures
+        has_subpixels = hasattr(model.network, "subpixels") and not self_ensemble
+        self._shuffle = model.scale if has_subpixels else 1
+
+    def close(self) -> None:
+        """Frees the device's memory."""
+        self._networks.clear()
+
+    def run(
+        self, batch: Pixels, kept: Sequence[Box], levels: int, *, precise: bool, on_step: Callable[[float], None]
+    ) -> list[Pixels]:
+        """(N, H, W, C) integers over the range of their dtype -> for each the part `kept` of its result.
+
+        `kept` counts input pixels from the corner of each tile. Results are host arrays (h, w, C) of integers in
+        0..levels (255 or 65535); C = 1 or 3. `precise` computes in float32 whatever was chosen. `on_step` is told the
+        share of the work that each step was.
+
+        Raises: NonFiniteOutput.
+        """
+        dtype = torch.float32 if precise else self._choice.dtype
+        share = 1 / (max(1, len(_blocks(self._network(dtype)))) * (8 if self._self_ensemble else 1))
+        self._on_step = lambda: on_step(share)
+        # torch has uint16, but few of its operations on every device
+        integers = batch.astype(np.int32) if batch.dtype == np.uint16 else batch
+        with torch.inference_mode():
+            # NHWC in memory is what channels_last means: nothing is copied but the values
+            x = torch.from_numpy(integers).to(self._choice.device).permute(0, 3, 1, 2).float()
+            x /= np.iinfo(batch.dtype).max
+            y = self._values(x, dtype)
+            return [self._integers(values, box, levels) for values, box in zip(y, kept, strict=True)]
+
+    def _integers(self, values: Tensor, box: Box, levels: int) -> Pixels:
+        """(C*r*r, H*scale/r, W*scale/r) in [0, 1] -> the part `box` as (h, w, C) integers on the host."""
+        r, per_pixel = self._shuffle, self._model.scale // self._shuffle
+        box = box.times(per_pixel)
+        part = values[:, box.top : box.bottom, box.left : box.right].permute(1, 2, 0)
+        part = part.mul(levels).round_().clamp_(0, levels).to(torch.uint8 if levels == 255 else torch.int32)
+        if r > 1:
+            height, width, planes = part.shape
+            part = part.reshape(height, width, planes // r**2, r, r).permute(0, 3, 1, 4, 2)
+            part = part.reshape(height * r, width * r, planes // r**2)
+        whole = part.cpu().numpy()
+        return whole.astype(np.uint8 if levels == 255 else np.uint16, copy=False)
+
+    def _values(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """(N, 1 or 3, H, W) in [0, 1] -> float32 planes (N, C*r*r, ...), C as in x, whatever the model takes."""
+        count, channels = x.shape[:2]
+        if channels == self._model.channels_in:
+            return self._planes(x, dtype)
+        if channels == 3:  # a model for single channels
+            y = self._planes(x.reshape(count * 3, 1, *x.shape[2:]), dtype)
+            return y.reshape(count, -1, *y.shape[2:])
+        y = self._planes(x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last), dtype)
+        red, green, blue = y.clamp(0, 1).unflatten(1, (3, self._shuffle**2)).unbind(1)  # type: ignore[no-untyped-call]
+        return cast(Tensor, _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)
+
+    def _planes(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """`_raw`; tiles that overflow in low precision are computed again in float32. Raises: NonFiniteOutput."""
+        y = self._raw(x, dtype)
+        if not _is_finite(y) and dtype != torch.float32:
+            if not self._overflow_told:
+                self._overflow_told = True
+                self._reporter.emit(
+                    "warning",
+                    code="overflow",
+                    message=f"{self._model.name} overflows in {self._choice.precision}; fp32 is used for such tiles",
+                    hint="--precision fp32 avoids the double work",
+                )
+            self._on_step = lambda: None  # these steps have been counted
+            y = self._raw(x, torch.float32)
+        if not _is_finite(y):
+            raise NonFiniteOutput(
+                f"{self._model.name} gives values that are not numbers, even in fp32",
+                hint="the weights file is probably damaged: `realesr models verify`, or choose another model with -m",
+            )
+        return y
+
+    def _raw(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The network's result for its own channels, in float32, before the pixel shuffle if it has one."""
+        network = self._network(dtype)
+        with _exact_float32(self._choice.device, dtype):
+            if self._shuffle > 1:
+                return cast(Tensor, cast(Any, network).subpixels(x)).float()
+            if not self._self_ensemble:
+                return cast(Tensor, network(x)).float()
+            total = torch.zeros((), device=x.device)
+            for turns in range(4):
+                for mirrored in (False, True):
+                    view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
+                    result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
+                    total = total + (result.flip(3) if mirrored else result)
+            return total / 8
+
+    def _network(self, dtype: torch.dtype) -> nn.Module:
+        if dtype not in self._networks:
+            network = fast_copy(
+                self._model.network, dtype, self._choice.device, channels_last=self._choice.channels_last
+            )
+            for block in _blocks(network):
+                block.register_forward_hook(lambda *_: self._on_step())
+            self._networks[dtype] = network
+        return self._networks[dtype]
+
+
+def _exact_float32(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """On CUDA, float32 convolutions keep 10 bits of the mantissa unless told otherwise (TF32)."""
+    if device.type != "cuda" or dtype != torch.float32:
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def _blocks(network: nn.Module) -> list[nn.Module]:
+    """The parts of a network after which progress is shown."""
+    body = getattr(network, "body", None)
+    parts = body.children() if isinstance(body, nn.Module) else ()
+    return [part for part in parts if not isinstance(part, nn.PReLU)]
+
+
+def _is_finite(y: Tensor) -> bool:
+    # one number a batch crosses from the device; NaN and infinity survive a sum
+    return math.isfinite(float(y.sum()))
