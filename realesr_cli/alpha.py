@@ -43,3 +43,28 @@ def limit(enlarged: Pixels, opacity: Pixels) -> Pixels:
         for spread in (cv2.erode, cv2.dilate)
     )
     return np.clip(enlarged, lowest[..., None], highest[..., None])
+
+
+def resize(opacity: Pixels, height: int, width: int) -> Pixels:
+    """(H, W, 1) -> (height, width, 1) without the network (`--alpha-mode resize`): bicubic, or area means to shrink.
+
+    What bicubic interpolation overshoots at edges is taken back.
+    """
+    if height < opacity.shape[0] or width < opacity.shape[1]:
+        return cv2.resize(opacity, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, 1)
+    return limit(cv2.resize(opacity, (width, height), interpolation=cv2.INTER_CUBIC)[..., None], opacity)
+
+
+def flatten(pixels: Pixels, colour: tuple[int, int, int]) -> Pixels:
+    """RGBA (H, W, 4) laid on `colour` (each 0 to 255): RGB (H, W, 3) of the same dtype, as a browser shows it."""
+    top = int(np.iinfo(pixels.dtype).max)
+    behind = np.array(colour, np.uint64) * (top // 255)
+    opacity = pixels[..., 3:].astype(np.uint64)
+    mixed = pixels[..., :3] * opacity + behind * (top - opacity)
+    flat: Pixels = ((mixed + top // 2) // top).astype(pixels.dtype)
+    return flat
+
+
+def is_opaque(pixels: Pixels) -> bool:
+    """Whether RGBA (H, W, 4) hides nothing."""
+    return bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())

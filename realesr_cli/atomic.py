@@ -8,13 +8,13 @@ from pathlib import Path
 
 from realesr_cli.errors import DiskFull, OutputError, OutputExists
 
-# Longest file name of the usual file systems, in bytes; the temporary name must not be the one that breaks it.
-_NAME_BYTES = 255
+NAME_BYTES = 255
+"""Longest file name of the usual file systems, in bytes; the temporary name must not be the one that breaks it."""
 
 
 def _temporary_name(path: Path) -> Path:
     end = f".{os.getpid()}.part{path.suffix}"
-    stem = os.fsencode(path.stem)[: _NAME_BYTES - len(os.fsencode(end)) - 1]
+    stem = os.fsencode(path.stem)[: NAME_BYTES - len(os.fsencode(end)) - 1]
     return path.with_name(f".{stem.decode(errors='ignore')}{end}")
 
 

@@ -4,10 +4,9 @@ BGR, OpenCV's channel order, exists only in this file.
 """
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,169 +14,325 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realesr_cli import boxes, cmyk, tiff
 from realesr_cli.atomic import replacing
+from realesr_cli.containers import lost, read_metadata, write_metadata
 from realesr_cli.errors import EncodeFailed, OutputExists, UnreadableInput, UnsupportedInput
-from realesr_cli.image_header import orientation, sniff, with_orientation_reset
+from realesr_cli.image_formats import Format, check_can_hold, format_of
+from realesr_cli.image_header import Header, read_header, sniff
+from realesr_cli.metadata import Metadata, orientation, profile_fits
+from realesr_cli.native_output import codec_messages
+from realesr_cli.options import MAX_PIXELS
+from realesr_cli.reporting import NULL, Reporter
 
-_EXIF, _XMP, _ICC = cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_XMP, cv2.IMAGE_METADATA_ICCP
-# JPEG stores XMP behind this name; the other formats without it (XMP specification, part 3)
-_JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+Pixels = NDArray[Any]
 
-
-_JPEG_PARAMETERS = (
-    *(cv2.IMWRITE_JPEG_QUALITY, 95),
-    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """What a file format can hold, and how OpenCV is asked for it."""
-
-    suffixes: tuple[str, ...]
-    parameters: tuple[int, ...] = ()
-    alpha: bool = True
-    deep: bool = False
-    """16 bits a channel."""
-    metadata: bool = True
-
-
-_FORMATS = (
-    _Format((".png",), deep=True),
-    _Format((".jpg", ".jpeg", ".jpe"), _JPEG_PARAMETERS, alpha=False),
-    _Format((".webp",), (cv2.IMWRITE_WEBP_QUALITY, 95)),
-    _Format((".tif", ".tiff"), deep=True, metadata=False),
-    _Format((".bmp",), metadata=False),
-)
-WRITABLE_SUFFIXES = tuple(suffix for kind in _FORMATS for suffix in kind.suffixes)
-"""Suffixes, in lower case, that `write_image` accepts."""
+_AVIF_BITS = 12
+_DEFAULT_QUALITY = 95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
     """A decoded picture: upright, RGB, with the metadata that goes into its enlargement."""
 
-    pixels: NDArray[Any]
+    pixels: Pixels
     """(H, W, C) uint8 or uint16 over the full range; C = 1 grey, 3 RGB, 4 RGBA (alpha not premultiplied)."""
     format: str = "png"
     """By content: jpg, png, webp, ..."""
-    exif: bytes = b""
-    """From its TIFF header on; orientation 1."""
-    xmp: bytes = b""
-    icc: bytes = b""
+    metadata: Metadata = field(default_factory=Metadata)
+    lossless: bool = False
+    """It comes from a WebP file that holds its pixels exactly, and goes into such a one."""
 
-    def replace(self, pixels: NDArray[Any]) -> "Image":
-        """The same picture with other pixels."""
-        return dataclasses.replace(self, pixels=pixels)
+    def replace(self, pixels: Pixels) -> "Image":
+        """The same picture with other pixels; the metadata follows their size."""
+        return dataclasses.replace(self, pixels=pixels, metadata=self.metadata.for_result(*pixels.shape))
 
 
-def read_image(source: Path | str | bytes) -> Image:
+def read_image(
+    source: Path | str | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS, reporter: Reporter = NULL
+) -> Image:
     """The picture in a file, or in the bytes of one. The suffix does not matter, and EXIF turns are applied.
 
-    Raises: UnreadableInput, UnsupportedInput (floating point).
+    `name` is how messages call it; default: its path. Of several frames or pages the first is taken, with a `warning`
+    event; a `warning` also says where colours may be off. The size is checked before anything is decoded.
+
+    Raises: UnreadableInput, UnsupportedInput (more pixels than `max_pixels`, floating point).
     """
     path, data = _load(source)
-    name = path or "picture"
-    format_ = sniff(data)
-    buffer = np.frombuffer(data, np.uint8)
-    with _silent_codecs():
-        try:
-            pixels, kinds, blobs = cv2.imdecodeWithMetadata(buffer, flags=cv2.IMREAD_UNCHANGED)
-        except (cv2.error, MemoryError) as error:
-            raise UnreadableInput(
-                f"cannot decode {name}: {_reason(error)}", hint="is it complete? open it in a viewer", path=path
-            ) from error
-    if pixels is None or format_ is None:
-        raise UnreadableInput(f"cannot decode {name}: {_what_is_it(data, format_)}", path=path)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise UnsupportedInput(
-            f"{name} has {pixels.dtype} pixels", hint="convert it to 8 or 16 bits a channel first", path=path
+    name = name or str(path or "picture")
+    header = _checked_header(data, name, path, max_pixels)
+    pixels, damage = _decode(_as_stored(data, header), header, name, path)
+    if header.frames > 1 and pixels.shape[2] == 4 and (pixels[..., 3] == np.iinfo(pixels.dtype).max).all():
+        pixels = pixels[..., :3]  # animations are decoded with an alpha channel, whether they have one or not
+    if (
+        header.format == "tif"
+        and not header.inks
+        and pixels.shape[2] == 4
+        and tiff.number(tiff.read(data), tiff.EXTRA_SAMPLES) == 1
+    ):
+        pixels = _divided_by_alpha(pixels)
+    found = read_metadata(header.format, data)
+    exact = True
+    if header.inks:
+        pixels, exact = _from_inks(data, pixels, header, found.icc)
+    if header.format == "avif":
+        turn = boxes.avif_turn(data)
+    else:
+        # the TIFF decoder turns by itself, the others leave it to us
+        turn = 1 if header.format == "tif" else orientation(found.exif)
+    pixels = _upright(_swap_channels(pixels), turn)
+    metadata = found.for_result(*pixels.shape)
+    if damage:
+        reporter.emit(
+            "warning", code="damaged", message=f"{name} is damaged; parts of the picture may be wrong", hint=None
         )
-    metadata = {kind: np.asarray(blob).tobytes() for kind, blob in zip(kinds, blobs, strict=True)}
-    exif = metadata.get(_EXIF, b"")
-    # the TIFF decoder turns by itself, all others leave it to us
-    turn = 1 if format_ == "tif" else orientation(exif)
-    return Image(
-        pixels=_upright(_swap_channels(pixels.reshape(*pixels.shape[:2], -1)), turn),
-        format=format_,
-        exif=with_orientation_reset(exif),
-        xmp=_xmp_packet(metadata.get(_XMP, b"")),
-        icc=metadata.get(_ICC, b""),
-    )
+    if found.icc and not metadata.icc and not header.inks:
+        exact = False
+    if not exact:
+        reporter.emit(
+            "warning",
+            code="profile",
+            message=f"{name}: no colour profile that fits its pixels; colours may be slightly off",
+            hint=None,
+        )
+    if header.format == "tif" and pixels.shape[2] == 1 and tiff.number(tiff.read(data), tiff.SAMPLES) == 2:
+        reporter.emit(
+            "warning", code="alpha", message=f"{name}: transparency of grey TIFF files is left out", hint="save as PNG"
+        )
+    _report(header, found, name, reporter)
+    return Image(pixels=pixels, format=header.format, metadata=metadata, lossless=header.lossless)
 
 
-def write_image(path: Path | str, image: Image, *, overwrite: bool = False) -> None:
-    """Writes a picture in the format that the suffix names, whole or not at all.
+def write_image(
+    path: Path | str,
+    image: Image,
+    *,
+    overwrite: bool = False,
+    quality: int | None = None,
+    lossless: bool = False,
+    reporter: Reporter = NULL,
+) -> None:
+    """Writes a picture in the format that the suffix names, whole or not at all. Parameters as in `encode_image`.
 
-    16 bits become 8 where the format has no more. Raises: OutputExists, UnsupportedInput (alpha into JPEG, an unknown
-    suffix), EncodeFailed, DiskFull, OutputError.
+    Raises: OutputExists, UnsupportedInput, EncodeFailed, DiskFull, OutputError.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputExists(f"{path} is already there", hint="--overwrite replaces it", path=path)
-    data = _encode(path, image)
+    data = encode_image(path, image, quality=quality, lossless=lossless, reporter=reporter)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
-def check_can_hold(path: Path, *, alpha: bool = False) -> None:
-    """Raises UnsupportedInput where the format of `path`'s suffix is unknown or cannot hold such a picture."""
-    _format_of(path, alpha)
+def encode_image(
+    path: Path, image: Image, *, quality: int | None = None, lossless: bool = False, reporter: Reporter = NULL
+) -> bytes:
+    """The bytes of a file of the format that the suffix of `path` names; nothing is written.
+
+    16 bits become 8 where the format has no more (AVIF: 12). `quality`, 1 to 100, and `lossless` are for the formats
+    that lose detail. A `warning` event says which metadata the format cannot hold.
+
+    Raises: UnsupportedInput (alpha into JPEG, an unknown suffix), EncodeFailed.
+    """
+    kind = format_of(path)
+    pixels = _as_held(image.pixels, kind, path)
+    channels = 1 if pixels.shape[2] == 1 and kind.grey else 3
+    metadata = image.metadata
+    if metadata.icc and not profile_fits(metadata.icc, channels):
+        metadata = dataclasses.replace(metadata, icc=b"")
+    if kind.name in ("webp", "avif") and metadata.dpi and not metadata.exif:
+        exif = tiff.build_block(tiff.with_resolution({}, metadata.dpi))
+        metadata = dataclasses.replace(metadata, exif=exif)
+    missing = lost(kind.name, metadata)
+    if image.metadata.icc and not metadata.icc:
+        missing.append("the colour profile")
+    if missing:
+        reporter.emit(
+            "warning",
+            code="metadata",
+            message=f"{path} cannot hold everything: {', '.join(missing)} left out",
+            hint="PNG, JPEG and TIFF hold most",
+        )
+    lossless = lossless or (image.lossless and kind.name == "webp" and quality is None)
+    parameters = _parameters(kind, quality, lossless, deep=pixels.dtype == np.uint16)
+    data = _encode(path, kind, pixels, metadata, parameters)
+    return write_metadata(kind.name, data, metadata)
 
 
-def _encode(path: Path, image: Image) -> bytes:
-    pixels = image.pixels
-    kind = _format_of(path, alpha=pixels.shape[2] == 4)
+def _checked_header(data: bytes, name: str, path: Path | None, max_pixels: int) -> Header:
+    """Raises: UnreadableInput, UnsupportedInput."""
+    if not data:
+        raise UnreadableInput(f"cannot read {name}: the file is empty", path=path)
+    header = read_header(data)
+    if header is None:
+        raise UnreadableInput(f"cannot decode {name}: {_what_is_it(data)}", path=path)
+    size = header.height * header.width
+    if size > max_pixels:
+        raise UnsupportedInput(
+            f"{name} says that it has {header.width}x{header.height} = {size / 1e6:,.0f} million pixels; "
+            f"the limit is {max_pixels / 1e6:,.0f} million",
+            hint=f"if that is meant, --max-pixels {size} lets it through",
+            path=path,
+        )
+    return header
+
+
+def _decode(data: bytes, header: Header, name: str, path: Path | None) -> tuple[Pixels, bool]:
+    """(H, W, C) in OpenCV's channel order, over the full range of its dtype; and whether the decoder met damage.
+
+    Raises: UnreadableInput, UnsupportedInput.
+    """
+    with _silent_codecs(), codec_messages() as messages:
+        try:
+            # unlike imdecode this gives nothing, rather than half a picture, where a JPEG file is cut off
+            pixels, _, _ = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
+        except (cv2.error, MemoryError) as error:
+            raise UnreadableInput(
+                f"cannot decode {name}: {_reason(error)}", hint="is it complete? open it in a viewer", path=path
+            ) from error
+    if pixels is None or pixels.size == 0:
+        raise UnreadableInput(f"cannot decode {name}: {_what_is_it(data)}", path=path)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UnsupportedInput(
+            f"{name} has {pixels.dtype} pixels", hint="convert it to 8 or 16 bits a channel first", path=path
+        )
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if pixels.shape[2] not in (1, 3, 4):
+        raise UnsupportedInput(
+            f"{name} has {pixels.shape[2]} channels", hint="convert it to grey, RGB or RGBA first", path=path
+        )
+    damage = any(line.startswith(("Corrupt", "Premature", "libpng error")) for line in messages)
+    return _full_range(pixels, header.white), damage
+
+
+def _as_stored(data: bytes, header: Header) -> bytes:
+    """The file, changed so that the TIFF decoder leaves numbers alone.
+
+    It would multiply 8-bit colours by their alpha, and call CMYK something else.
+    """
+    if header.format != "tif":
+        return data
+    data = tiff.patched(data, tiff.EXTRA_SAMPLES, 1)
+    return tiff.patched(data, tiff.PHOTOMETRIC, 2) if header.inks else data
+
+
+def _from_inks(data: bytes, pixels: Pixels, header: Header, icc: bytes) -> tuple[Pixels, bool]:
+    """sRGB of a CMYK picture, in OpenCV's channel order, and whether its own profile says so.
+
+    `pixels` are the four inks of a TIFF file, or what the decoder made of those of a JPEG file.
+    """
+    if header.format == "jpg":
+        transform = cmyk.adobe_transform(data)
+        wrapped = cmyk.tiff_around(data, header.height, header.width)
+        with _silent_codecs(), codec_messages():
+            stored = cv2.imdecode(np.frombuffer(wrapped, np.uint8), cv2.IMREAD_UNCHANGED)
+        if stored is None or stored.shape != (*pixels.shape[:2], 4) or transform is None:
+            return pixels, False
+        inks = cmyk.inks_of_jpeg(_swap_channels(stored), transform)
+    elif pixels.shape[2] == 4:
+        inks = _swap_channels(pixels)
+    else:
+        return pixels, False
+    rgb, exact = cmyk.to_srgb(inks, icc)
+    return _swap_channels(rgb), exact
+
+
+def _divided_by_alpha(pixels: Pixels) -> Pixels:
+    """(H, W, 4) whose colours are multiplied by alpha (TIFF 6.0, ExtraSamples 1), with plain ones."""
+    top = int(np.iinfo(pixels.dtype).max)
+    opacity = pixels[..., 3:].astype(np.uint32)
+    colour = np.minimum((pixels[..., :3].astype(np.uint32) * top + opacity // 2) // np.maximum(opacity, 1), top)
+    return np.concatenate((colour.astype(pixels.dtype), pixels[..., 3:]), axis=2)
+
+
+def _full_range(pixels: Pixels, white: int | None) -> Pixels:
+    """Stretches 10 bits in a 16-bit array, and the like, so that `white` becomes the dtype's greatest value."""
+    top = int(np.iinfo(pixels.dtype).max)
+    if white is None or white >= top or white < 1:
+        return pixels
+    wide = np.minimum(pixels, white).astype(np.uint32)
+    stretched: Pixels = ((wide * top + white // 2) // white).astype(pixels.dtype)
+    return stretched
+
+
+def _report(header: Header, found: Metadata, name: str, reporter: Reporter) -> None:
+    if header.frames > 1:
+        what = "pages" if header.format == "tif" else "frames"
+        reporter.emit(
+            "warning", code="frames", message=f"{name}: only the first of {header.frames} {what} is enlarged", hint=None
+        )
+    if found.dropped:
+        reporter.emit("note", message=f"{name}: {', '.join(found.dropped)} is not carried over")
+
+
+def _as_held(pixels: Pixels, kind: Format, path: Path) -> Pixels:
+    """The pixels with the depth and the channels that the format has. Raises: UnsupportedInput."""
+    check_can_hold(path, pixels.shape[2])
     if pixels.dtype == np.uint16 and not kind.deep:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    is_jpeg = ".jpg" in kind.suffixes
-    xmp = _JPEG_XMP + image.xmp if is_jpeg and image.xmp else image.xmp
-    present = [(k, blob) for k, blob in ((_EXIF, image.exif), (_XMP, xmp), (_ICC, image.icc)) if blob and kind.metadata]
-    blobs = [np.frombuffer(blob, np.uint8) for _, blob in present]
+    if pixels.dtype == np.uint16 and kind.name == "avif":
+        white = 2**_AVIF_BITS - 1
+        pixels = ((pixels.astype(np.uint32) * white + 32767) // 65535).astype(np.uint16)
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 and not kind.grey else pixels
+
+
+def _parameters(kind: Format, quality: int | None, lossless: bool, *, deep: bool) -> list[int]:
+    """How OpenCV's encoder is asked for it."""
+    chosen = 100 if lossless else quality or _DEFAULT_QUALITY
+    if kind.name == "webp" and lossless:
+        return [cv2.IMWRITE_WEBP_LOSSLESS_MODE, cv2.IMWRITE_WEBP_LOSSLESS_PRESERVE_COLOR]
+    # thousandths of the uncompressed size; 1000 is without loss, and the rule unless a quality is asked for
+    jp2_size = 1000 if lossless or quality is None else 10 * quality
+    # full resolution of colour: an enlargement is not for saving bytes
+    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    return {
+        "jpg": [cv2.IMWRITE_JPEG_QUALITY, chosen, *sampling],
+        "webp": [cv2.IMWRITE_WEBP_QUALITY, chosen],
+        "avif": [cv2.IMWRITE_AVIF_QUALITY, chosen, *((cv2.IMWRITE_AVIF_DEPTH, _AVIF_BITS) if deep else ())],
+        "jp2": [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, jp2_size],
+        "tif": [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE],
+    }.get(kind.name, [])
+
+
+def _encode(path: Path, kind: Format, pixels: Pixels, metadata: Metadata, parameters: list[int]) -> bytes:
+    """The bytes of the file; WebP and AVIF with their metadata. Raises: EncodeFailed."""
+    blobs = []
+    if kind.name in ("webp", "avif"):
+        blobs = [
+            (cv2.IMAGE_METADATA_EXIF, metadata.exif),
+            (cv2.IMAGE_METADATA_XMP, metadata.xmp),
+            (cv2.IMAGE_METADATA_ICCP, metadata.icc),
+        ]
+    present = [(number, np.frombuffer(blob, np.uint8)) for number, blob in blobs if blob]
     with _silent_codecs():
         try:
             done, data = cv2.imencodeWithMetadata(
-                kind.suffixes[0], _swap_channels(pixels), [k for k, _ in present], blobs, list(kind.parameters)
+                kind.suffixes[0], _swap_channels(pixels), [n for n, _ in present], [b for _, b in present], parameters
             )
-        except cv2.error as error:
+        except (cv2.error, MemoryError) as error:
             raise EncodeFailed(f"cannot encode {path}: {_reason(error)}", path=path) from error
     if not done:
-        raise EncodeFailed(f"the encoder refused {path}", hint="write a .png instead with -o", path=path)
-    return data.tobytes()
-
-
-def _format_of(path: Path, alpha: bool) -> _Format:
-    for kind in _FORMATS:
-        if path.suffix.lower() in kind.suffixes:
-            if alpha and not kind.alpha:
-                raise UnsupportedInput(
-                    f"{path} cannot hold transparency", hint="write a .png or .webp instead with -o", path=path
-                )
-            return kind
-    raise UnsupportedInput(
-        f"realesr does not write {path.suffix or 'files without a suffix'}: {path}",
-        hint=f"choose one of {', '.join(WRITABLE_SUFFIXES)} with -o",
-        path=path,
-    )
+        small = kind.name == "jp2" and min(pixels.shape[:2]) < 32
+        why = "JPEG 2000 files must have at least 32x32 pixels here" if small else "the encoder refused the picture"
+        raise EncodeFailed(f"cannot encode {path}: {why}", hint="write a .png instead with -o", path=path)
+    encoded: bytes = data.tobytes()
+    return encoded
 
 
 def _load(source: Path | str | bytes) -> tuple[Path | None, bytes]:
     if isinstance(source, bytes):
-        path, data = None, source
-    else:
-        path = Path(source)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            what = "it is a folder" if path.is_dir() else (error.strerror or str(error)).lower()
-            hint = "use `realesr directory` for folders" if path.is_dir() else None
-            raise UnreadableInput(f"cannot read {path}: {what}", hint=hint, path=path) from error
-    if not data:
-        raise UnreadableInput(f"cannot read {path or 'picture'}: the file is empty", path=path)
-    return path, data
+        return None, source
+    path = Path(source)
+    try:
+        return path, path.read_bytes()
+    except OSError as error:
+        what = "it is a folder" if path.is_dir() else (error.strerror or str(error)).lower()
+        hint = "use `realesr directory` for folders" if path.is_dir() else None
+        raise UnreadableInput(f"cannot read {path}: {what}", hint=hint, path=path) from error
 
 
-def _what_is_it(data: bytes, format_: str | None) -> str:
+def _what_is_it(data: bytes) -> str:
+    format_ = sniff(data)
     if format_ is not None:
         return f"the {format_} data is cut off or damaged"
     if data.lstrip()[:1] == b"<":
@@ -185,14 +340,7 @@ def _what_is_it(data: bytes, format_: str | None) -> str:
     return "it is not a picture of a known format"
 
 
-def _xmp_packet(blob: bytes) -> bytes:
-    """The XMP text alone: without JPEG's prefix, and without the bytes that OpenCV appends when it reads a PNG."""
-    blob = blob.removeprefix(_JPEG_XMP)
-    end = re.search(rb"<\?xpacket end=[^>]*>", blob)
-    return blob[: end.end()] if end else blob[: blob.rfind(b">") + 1]
-
-
-def _upright(pixels: NDArray[Any], turn: int) -> NDArray[Any]:
+def _upright(pixels: Pixels, turn: int) -> Pixels:
     """Applies an EXIF orientation (CIPA DC-008, tag 0x0112): 5 to 8 exchange the axes, then mirror."""
     if turn in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
@@ -203,7 +351,7 @@ def _upright(pixels: NDArray[Any], turn: int) -> NDArray[Any]:
     return np.ascontiguousarray(pixels)
 
 
-def _swap_channels(pixels: NDArray[Any]) -> NDArray[Any]:
+def _swap_channels(pixels: Pixels) -> Pixels:
     """RGB <-> BGR, alpha staying last; grey as it is."""
     match pixels.shape[2]:
         case 3:

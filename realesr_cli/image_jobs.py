@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from realesr_cli.atomic import output_error
+from realesr_cli.alpha import flatten, is_opaque
+from realesr_cli.atomic import NAME_BYTES, output_error
 from realesr_cli.errors import (
     DeviceUnavailable,
     DiskFull,
@@ -17,14 +20,18 @@ from realesr_cli.errors import (
     RealesrError,
     UsageError,
 )
-from realesr_cli.image_io import WRITABLE_SUFFIXES, Image, check_can_hold, read_image, write_image
-from realesr_cli.options import OutputOptions, SizeOptions
+from realesr_cli.image_formats import FORMATS, WRITABLE_SUFFIXES, check_can_hold, format_of, result_suffix
+from realesr_cli.image_io import Image, encode_image, read_image, write_image
+from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
 from realesr_cli.pipeline import run_pipeline
 from realesr_cli.reporting import Reporter
 from realesr_cli.upscaler import Upscaler
 
 HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
 """Errors that every further file would meet as well: no use in going on."""
+
+STANDARD = Path("-")
+"""Standard input as a source, standard output as a target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +41,83 @@ class ImageJob:
     id: int
     source: Path
     target: Path
+    suffix: str
+    """Names the format of the result; `target` ends in it, unless that is standard output."""
 
 
 def plan_jobs(
-    inputs: Sequence[Path], output: Path | None, size: SizeOptions, native_scale: int
+    inputs: Sequence[Path],
+    output: Path | None,
+    size: SizeOptions,
+    native_scale: int,
+    options: OutputOptions | None = None,
 ) -> tuple[ImageJob, ...]:
     """Which file becomes which; nothing is read or written.
 
     Without `output` a result lies beside its input as `<stem>_x4<suffix>`. `output` is a folder if it is one already,
-    has no suffix, or if there are several inputs. Formats that realesr does not write become PNG.
+    has no suffix, or if there are several inputs; `-` is standard output. Formats that realesr does not write become
+    PNG, unless `options.format` names one.
 
-    Raises: UsageError (two inputs with one target, or a target that is an input), UnsupportedInput.
+    Raises: UsageError (two inputs with one target, a target that is an input, contradictions), UnsupportedInput.
     """
+    options = options or OutputOptions()
+    chosen = _chosen_suffix(options)
+    if output == STANDARD:
+        return (_job_to_stdout(inputs, chosen or ".png", options),)
     into_folder = output is not None and (output.is_dir() or len(inputs) > 1 or not output.suffix)
     if output is not None and into_folder and not output.is_dir() and (output.is_file() or output.suffix):
         raise UsageError(
             f"-o {output} is the name of a file, but {len(inputs)} results need a folder", hint="name a folder"
         )
+    if output is None and STANDARD in inputs:
+        raise UsageError("a picture from standard input needs -o", hint="-o large.png, or -o - for standard output")
     jobs = []
     for number, source in enumerate(inputs):
-        suffix = source.suffix if source.suffix.lower() in WRITABLE_SUFFIXES else ".png"
-        name = f"{source.stem}{size.suffix(native_scale)}{suffix}"
+        suffix = chosen or result_suffix(source)
+        stem = "stdin" if source == STANDARD else source.stem
+        name = _name(stem, f"{size.suffix(native_scale)}{suffix}")
         target = output if output is not None and not into_folder else (output or source.parent) / name
-        check_can_hold(target)
-        jobs.append(ImageJob(number, source, target))
+        if chosen and target.suffix.lower() != chosen and format_of(target) != format_of(Path(name)):
+            raise UsageError(f"--format {options.format} contradicts -o {target}", hint="give one of them")
+        _check_loss(target, options)
+        jobs.append(ImageJob(number, source, target, target.suffix))
     _refuse_collisions(jobs)
     return tuple(jobs)
 
 
+def _chosen_suffix(options: OutputOptions) -> str | None:
+    """The suffix of `--format`. Raises: UsageError."""
+    if options.format is None:
+        return None
+    suffix = f".{options.format.lower().removeprefix('.')}"
+    if suffix not in WRITABLE_SUFFIXES:
+        names = ", ".join(kind.suffixes[0].removeprefix(".") for kind in FORMATS)
+        raise UsageError(f"--format {options.format} is not one of {names}")
+    return suffix
+
+
+def _job_to_stdout(inputs: Sequence[Path], suffix: str, options: OutputOptions) -> ImageJob:
+    if len(inputs) > 1:
+        raise UsageError("-o - takes one picture, not several", hint="name a folder with -o")
+    _check_loss(Path(f"stdout{suffix}"), options)
+    return ImageJob(0, inputs[0], STANDARD, suffix)
+
+
+def _check_loss(target: Path, options: OutputOptions) -> None:
+    """Raises: UsageError (JPEG without loss), UnsupportedInput (a suffix that is not known)."""
+    kind = format_of(target)
+    if options.lossless and not kind.can_be_lossless:
+        raise UsageError(f"--lossless: {target.suffix} always loses detail", hint="--format webp or png does not")
+
+
+def _name(stem: str, end: str) -> str:
+    """`stem` + `end`, the stem cut where file systems would refuse the name."""
+    room = NAME_BYTES - len(os.fsencode(end))
+    return os.fsencode(stem)[:room].decode(errors="ignore") + end if len(os.fsencode(stem)) > room else stem + end
+
+
 def _refuse_collisions(jobs: Sequence[ImageJob]) -> None:
-    sources = {_place(job.source): job.source for job in jobs}
+    sources = {_place(job.source): job.source for job in jobs if job.source != STANDARD}
     seen: dict[Path | tuple[int, int], Path] = {}
     for job in jobs:
         place = _place(job.target)
@@ -98,6 +152,7 @@ def run_jobs(
     reporter: Reporter,
     fail: Callable[[ImageJob, RealesrError], None],
     done: Callable[[ImageJob], None],
+    accept: InputOptions | None = None,
 ) -> None:
     """Enlarges every job's picture; reading and writing overlap with the network.
 
@@ -106,19 +161,26 @@ def run_jobs(
     started: dict[int, float] = {}
 
     def load(job: ImageJob) -> Image:
-        _prepare_folder(job.target.parent)
+        if job.target != STANDARD:
+            _prepare_folder(job.target.parent)
         _check_target(job, output)
-        return _load(job)
+        return _load(job, output, accept or InputOptions(), reporter)
 
     def work(job: ImageJob, image: Image) -> Image:
         height, width = image.pixels.shape[:2]
         started[job.id] = time.monotonic()
         reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height)
         target = size.target(height, width, upscaler.model.scale)
-        return image.replace(upscaler(image.pixels, size=target, label=job.source.name))
+        large = upscaler(image.pixels, size=target, alpha_mode=output.alpha_mode, label=job.source.name)
+        return image.replace(large)
 
     def save(job: ImageJob, image: Image) -> Image:
-        write_image(job.target, image, overwrite=output.overwrite)
+        how: dict[str, Any] = {"quality": output.quality, "lossless": output.lossless, "reporter": reporter}
+        if job.target == STANDARD:
+            sys.stdout.buffer.write(encode_image(Path(f"stdout{job.suffix}"), image, **how))
+            sys.stdout.buffer.flush()
+        else:
+            write_image(job.target, image, overwrite=output.overwrite, **how)
         return image
 
     def on_done(job: ImageJob, image: Image) -> None:
@@ -137,6 +199,39 @@ def run_jobs(
     run_pipeline(jobs, load=load, work=work, save=save, on_done=on_done, on_error=fail)
 
 
+def without_finished(jobs: Sequence[ImageJob], reporter: Reporter) -> tuple[ImageJob, ...]:
+    """The jobs whose result is not there yet; a `skipped` event for each other one (`--skip-existing`)."""
+    left = []
+    for job in jobs:
+        if job.target != STANDARD and job.target.is_file():
+            reporter.emit("skipped", id=job.id, input=str(job.source), output=str(job.target))
+        else:
+            left.append(job)
+    return tuple(left)
+
+
+def _load(job: ImageJob, output: OutputOptions, accept: InputOptions, reporter: Reporter) -> Image:
+    """The picture of a job, as it goes into the network; refused here if its result could not be written later."""
+    is_piped = job.source == STANDARD
+    image = read_image(
+        sys.stdin.buffer.read() if is_piped else job.source,
+        name="standard input" if is_piped else None,
+        max_pixels=accept.max_pixels,
+        reporter=reporter,
+    )
+    path = Path(f"stdout{job.suffix}") if job.target == STANDARD else job.target
+    if image.pixels.shape[2] == 4:
+        # before the network: it then sees the edges that will be seen, and has half the work
+        if output.background is not None:
+            image = image.replace(flatten(image.pixels, output.background))
+        elif not format_of(path).alpha and is_opaque(image.pixels):
+            image = image.replace(image.pixels[..., :3])
+    if output.strip:
+        image = dataclasses.replace(image, metadata=image.metadata.colours_only())
+    check_can_hold(path, image.pixels.shape[2])
+    return image
+
+
 def describe_jobs(
     jobs: Sequence[ImageJob],
     upscaler: Upscaler,
@@ -145,6 +240,7 @@ def describe_jobs(
     output: OutputOptions,
     reporter: Reporter,
     fail: Callable[[ImageJob, RealesrError], None],
+    accept: InputOptions | None = None,
 ) -> None:
     """Emits for each job a `plan` event with sizes, tiles, memory and time. Nothing is written.
 
@@ -153,7 +249,7 @@ def describe_jobs(
     for job in jobs:
         try:
             _check_target(job, output)
-            pixels = _load(job).pixels
+            pixels = _load(job, output, accept or InputOptions(), reporter).pixels
             height, width = pixels.shape[:2]
             plan = upscaler.plan(pixels, size.target(height, width, upscaler.model.scale))
         except RealesrError as error:
@@ -179,19 +275,17 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _load(job: ImageJob) -> Image:
-    image = read_image(job.source)
-    check_can_hold(job.target, alpha=image.pixels.shape[2] == 4)
-    return image
-
-
 def _check_target(job: ImageJob, output: OutputOptions) -> None:
     """Raises OutputExists where a result lies already, and OutputError where a folder does."""
+    if job.target == STANDARD:
+        return
     if job.target.is_dir():
         raise OutputError(f"{job.target} is a folder", hint="name another file with -o", path=job.target)
     if (job.target.exists() or job.target.is_symlink()) and not output.overwrite:
         raise OutputExists(
-            f"{job.target} is already there", hint="--overwrite replaces it, -o names another place", path=job.target
+            f"{job.target} is already there",
+            hint="--overwrite replaces it, --skip-existing leaves it, -o names another place",
+            path=job.target,
         )
 
 

@@ -8,6 +8,14 @@ from typing import Literal, get_args
 from realesr_cli.errors import UsageError
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+AlphaMode = Literal["model", "resize"]
+
+MAX_PIXELS = 2**28
+"""Largest picture that is decoded without being asked to, 16384x16384: larger than any camera makes, and 0.8 GB as RGB.
+
+What claims to be larger is mostly a damaged file or one made to fill memory.
+"""
+_DECODER_LIMIT = 2**30  # of OpenCV
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,11 +101,56 @@ class SizeOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class InputOptions:
+    """What is accepted as a picture."""
+
+    max_pixels: int = MAX_PIXELS
+    """Files that declare more are refused before they are decoded."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_pixels <= _DECODER_LIMIT:
+            raise UsageError(f"--max-pixels must lie between 1 and {_DECODER_LIMIT}, not {self.max_pixels}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OutputOptions:
-    """How results are written."""
+    """How results are made and written."""
 
     overwrite: bool = False
     """Replace a result that is already there; an input is never replaced."""
+    skip_existing: bool = False
+    """Leave inputs alone whose result is already there."""
+    format: str | None = None
+    """Suffix of the results, without the dot; None = what their name says, or the input's."""
+    quality: int | None = None
+    """1 to 100, for JPEG, WebP, AVIF and JPEG 2000; None = 95, and JPEG 2000 without loss."""
+    lossless: bool = False
+    """WebP, AVIF and JPEG 2000 without loss; the formats that never lose anything need no asking."""
+    strip: bool = False
+    """Leave out EXIF, XMP, resolution and texts. The colour profile stays: without it colours would change."""
+    background: tuple[int, int, int] | None = None
+    """RGB, 0 to 255: what transparent pictures are laid on; None = they stay transparent."""
+    alpha_mode: AlphaMode = "model"
+    """How the alpha channel is enlarged: by the network, or by bicubic interpolation (faster)."""
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.skip_existing:
+            raise UsageError("--overwrite and --skip-existing exclude each other", hint="give one of them")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"--quality must lie between 1 and 100, not {self.quality}")
+        if self.quality is not None and self.lossless:
+            raise UsageError("--quality and --lossless exclude each other", hint="give one of them")
+        if self.alpha_mode not in get_args(AlphaMode):
+            raise UsageError(f"--alpha-mode {self.alpha_mode} is not one of {', '.join(get_args(AlphaMode))}")
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """(R, G, B) of `white`, `black` or `#rrggbb`. Raises: UsageError."""
+    text = {"white": "#ffffff", "black": "#000000"}.get(text.lower(), text)
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise UsageError(f"{text} is not a colour", hint="write white, black or #rrggbb, e.g. --background #336699")
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue
 
 
 def _rounded(value: Fraction) -> int:

@@ -105,6 +105,8 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = "{input}: {width}x{height}".format_map(fields)
         case "done":
             text = "{input} -> {output} ({width}x{height}, {seconds:.1f} s)".format_map(fields)
+        case "skipped":
+            text = "{input}: {output} is already there".format_map(fields)
         case "download":
             text = "fetching {name} from {source}".format_map(fields)
         case "note" if verbose:

@@ -21,7 +21,7 @@ from realesr_cli.device import DeviceChoice, choose_device, free_memory_bytes
 from realesr_cli.engine import Advance, Engine
 from realesr_cli.errors import OutOfMemory, UnsupportedInput, UsageError
 from realesr_cli.models.architectures import LoadedModel, load_model
-from realesr_cli.options import DeviceOptions, SizeOptions, TileOptions
+from realesr_cli.options import AlphaMode, DeviceOptions, SizeOptions, TileOptions
 from realesr_cli.reporting import NULL, Reporter, progress
 from realesr_cli.resize import reduce
 
@@ -88,13 +88,15 @@ class Upscaler:
         *,
         scale: float | None = None,
         size: tuple[int, int] | None = None,
+        alpha_mode: AlphaMode = "model",
         label: str = "upscaling",
     ) -> Pixels:
         """The picture enlarged by `scale` (default: the network's own), or to `size` = (height, width).
 
         `pixels` is (H, W) or (H, W, C), C = 1 grey, 3 RGB or 4 RGBA, uint8 or uint16 over their full range, sRGB as
         in files; the result has the same dtype and number of channels. Enlargements beyond the network's own take
-        several passes; what is then too large is reduced with an antialiasing filter. `label` names progress events.
+        several passes; what is then too large is reduced with an antialiasing filter. `alpha_mode` says whether alpha
+        goes through the network too or is resized. `label` names progress events.
 
         Raises: UnsupportedInput, UsageError, OutOfMemory, NonFiniteOutput.
         """
@@ -109,13 +111,17 @@ class Upscaler:
         plain = pixels.reshape(height, width, -1)
         colour, opacity = plain[..., :3], plain[..., 3:]
         shaped = _has_shape(opacity)
+        by_network = shaped and alpha_mode == "model"
         work = sum(height * width * self.model.scale ** (2 * step) for step in range(passes))
-        with progress(self._reporter, work * (2 if shaped else 1), "pixels", label=label) as advance:
+        with progress(self._reporter, work * (2 if by_network else 1), "pixels", label=label) as advance:
             if opacity.size == 0:
                 return self._enlarge(colour, size, passes, advance).reshape(*size, *pixels.shape[2:])
             colour = self._enlarge(transparency.bleed(colour, opacity), size, passes, advance)
             if shaped:
-                opacity = self._enlarge(opacity, size, passes, advance, limit=transparency.limit)
+                if by_network:
+                    opacity = self._enlarge(opacity, size, passes, advance, limit=transparency.limit)
+                else:
+                    opacity = transparency.resize(opacity, *size)
             else:
                 opacity = np.full((*size, 1), opacity.flat[0], opacity.dtype)
         return np.concatenate((colour, opacity), axis=2)
@@ -182,6 +188,8 @@ class Upscaler:
 
         `limit(result, source)` corrects the network's result before it is reduced.
         """
+        if pixels.shape[2] == 3 and _is_grey(pixels):
+            return np.repeat(self._enlarge(pixels[..., :1], size, passes, advance), 3, axis=2)
         source, dtype = pixels, pixels.dtype
         for step in range(passes, 0, -1):
             height, width = (side * self.model.scale for side in pixels.shape[:2])
@@ -235,6 +243,11 @@ def _check(pixels: Pixels) -> None:
         )
     if pixels.ndim not in (2, 3) or pixels.size == 0 or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         raise UnsupportedInput(f"pixels of shape {pixels.shape} are not (H, W) or (H, W, 1, 3 or 4)")
+
+
+def _is_grey(pixels: Pixels) -> bool:
+    """Whether the three channels are equal: then one goes through the network, and they stay exactly equal."""
+    return all(np.array_equal(pixels[..., 0], pixels[..., other]) for other in (1, 2))
 
 
 def _has_shape(opacity: Pixels) -> bool:

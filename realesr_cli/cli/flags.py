@@ -19,7 +19,7 @@ Output = Annotated[
     typer.Option(
         "-o",
         "--output",
-        help="File, or folder (several inputs, or no suffix), for the result; default: beside the input.",
+        help="File, - for stdout, or folder (several inputs, or no suffix); default: beside the input.",
     ),
 ]
 Scale = Annotated[
@@ -38,6 +38,9 @@ Tile = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist. Inputs are never replaced.")]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave inputs alone whose result is already there.")
+]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]

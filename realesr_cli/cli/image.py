@@ -10,13 +10,27 @@ from realesr_cli import auto, catalog, weights
 from realesr_cli.cli import flags
 from realesr_cli.cli.run import Run, report_failure, running
 from realesr_cli.errors import ModelNotFound, RealesrError, UnreadableInput, UsageError
-from realesr_cli.options import DeviceOptions, OutputOptions, Precision, SizeOptions, TileOptions
+from realesr_cli.options import (
+    MAX_PIXELS,
+    AlphaMode,
+    DeviceOptions,
+    InputOptions,
+    OutputOptions,
+    Precision,
+    SizeOptions,
+    TileOptions,
+    parse_colour,
+)
+
+STANDARD = Path("-")
 
 
 def image(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="Picture files (no folders): JPEG, PNG, WebP, TIFF, BMP, AVIF, ...", metavar="INPUT"),
+        typer.Argument(
+            help="Picture files (no folders): JPEG, PNG, WebP, TIFF, AVIF, ...; - is stdin.", metavar="INPUT"
+        ),
     ],
     output: flags.Output = None,
     model: flags.Model = "auto",
@@ -36,7 +50,29 @@ def image(
     precision: flags.Precision = "auto",
     threads: flags.Threads = None,
     tile: flags.Tile = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="png, jpg, webp, tif, avif, ...; default: as the input.")
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option("--quality", help="1 to 100, for formats that lose detail; default: 95.")
+    ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="WebP, AVIF and JPEG 2000 without loss.")] = False,
+    strip: Annotated[
+        bool,
+        typer.Option("--strip", help="Leave out EXIF, XMP, resolution, texts; not the profile: colours would change."),
+    ] = False,
+    background: Annotated[
+        str | None,
+        typer.Option("--background", help="Lay transparent pictures on white, black or #rrggbb.", metavar="COLOUR"),
+    ] = None,
+    alpha_mode: Annotated[
+        str, typer.Option("--alpha-mode", help="Alpha through the network (model) or bicubic (resize).")
+    ] = "model",
+    max_pixels: Annotated[
+        int, typer.Option("--max-pixels", help="Refuse pictures that claim to have more pixels.")
+    ] = MAX_PIXELS,
     overwrite: flags.Overwrite = False,
+    skip_existing: flags.SkipExisting = False,
     fail_fast: flags.FailFast = False,
     dry_run: flags.DryRun = False,
     offline: flags.Offline = False,
@@ -51,10 +87,23 @@ def image(
         size = SizeOptions(scale=scale, width=width, height=height, fit=_box(fit))
         device_options = DeviceOptions(device=device, precision=cast(Precision, precision), threads=threads)
         tile_options = TileOptions(size=tile, self_ensemble=tta)
+        accept = InputOptions(max_pixels=max_pixels)
+        output_options = OutputOptions(
+            overwrite=overwrite,
+            skip_existing=skip_existing,
+            format=format,
+            quality=quality,
+            lossless=lossless,
+            strip=strip,
+            background=None if background is None else parse_colour(background),
+            alpha_mode=cast(AlphaMode, alpha_mode),
+        )
+        if json and output == STANDARD:
+            raise UsageError("--json and -o - both write to stdout", hint="give -o a file")
         sources = _present(inputs, run, fail_fast)
 
         from realesr_cli.device import find_device
-        from realesr_cli.image_jobs import HOPELESS, ImageJob, describe_jobs, plan_jobs, run_jobs
+        from realesr_cli.image_jobs import HOPELESS, ImageJob, describe_jobs, plan_jobs, run_jobs, without_finished
         from realesr_cli.models.architectures import load_model
         from realesr_cli.upscaler import Upscaler
 
@@ -79,8 +128,11 @@ def image(
             _announce_download(missing, run)
             return
         loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
-        jobs = plan_jobs(sources, output, size, loaded.scale)
-        output_options = OutputOptions(overwrite=overwrite)
+        jobs = plan_jobs(sources, output, size, loaded.scale, output_options)
+        if skip_existing:
+            planned = len(jobs)
+            jobs = without_finished(jobs, run.reporter)
+            run.summary["skipped"] = planned - len(jobs)
         with Upscaler(loaded, device=device_options, tile=tile_options, reporter=run.reporter) as upscaler:
             run.reporter.emit(
                 "model",
@@ -93,16 +145,34 @@ def image(
                 reason="; ".join(filter(None, (reason, upscaler.choice.reason))),
             )
             if dry_run:
-                describe_jobs(jobs, upscaler, size=size, output=output_options, reporter=run.reporter, fail=fail)
+                describe_jobs(
+                    jobs,
+                    upscaler,
+                    size=size,
+                    output=output_options,
+                    accept=accept,
+                    reporter=run.reporter,
+                    fail=fail,
+                )
             else:
-                run_jobs(jobs, upscaler, size=size, output=output_options, reporter=run.reporter, fail=fail, done=done)
+                run_jobs(
+                    jobs,
+                    upscaler,
+                    size=size,
+                    output=output_options,
+                    accept=accept,
+                    reporter=run.reporter,
+                    fail=fail,
+                    done=done,
+                )
 
 
 def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:
     """The inputs that are files, each once; the others are reported, before anything slow begins."""
     present = []
     for path in dict.fromkeys(inputs):
-        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long for the disk
+        # Path.is_file raises where a name is too long for the disk
+        if path == STANDARD or os.path.isfile(path):  # noqa: PTH113
             present.append(path)
             continue
         is_folder = os.path.isdir(path)  # noqa: PTH112

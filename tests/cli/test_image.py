@@ -166,7 +166,9 @@ def test_transparency_into_jpeg_fails_before_the_work(realesr: Command, model_fi
     done = realesr("image", source, "-m", model_file, "-o", tmp_path / "a.jpg", "--json")
     assert done.status == 4
     assert not done.events("begin")
-    assert done.events("failed")[0]["hint"] == "write a .png or .webp instead with -o"
+    assert done.events("failed")[0]["hint"] == (
+        "write a .png or .webp instead with -o, or say with --background what shines through"
+    )
 
 
 def test_dry_run_writes_nothing(realesr: Command, model_file: Path, picture: Picture, tmp_path: Path) -> None:
@@ -245,7 +247,8 @@ def test_the_flags_are_frozen(realesr: Command) -> None:
     assert {word for word in words if word.startswith("--")} == {
         "--output", "--model", "--scale", "--width", "--height", "--fit", "--denoise", "--tta", "--device",
         "--precision", "--threads", "--tile", "--overwrite", "--fail-fast", "--dry-run", "--offline", "--json",
-        "--quiet", "--verbose", "--help",
+        "--quiet", "--verbose", "--help", "--format", "--quality", "--lossless", "--strip", "--background",
+        "--alpha-mode", "--max-pixels", "--skip-existing",
     }  # fmt: skip
 
 

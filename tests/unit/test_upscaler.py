@@ -9,8 +9,10 @@ import torch
 from networks import compact, nearest, rrdb
 
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
+from realesr_cli.alpha import flatten
 from realesr_cli.errors import OutOfMemory, UnsupportedInput, UsageError
 from realesr_cli.models.architectures import LoadedModel
+from realesr_cli.options import AlphaMode
 
 _FP32 = DeviceOptions(device="cpu", precision="fp32")
 
@@ -247,3 +249,46 @@ def test_the_network_given_is_not_changed(rng: np.random.Generator) -> None:
     for key, value in model.network.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_equal_channels_stay_exactly_equal(channels: int, rng: np.random.Generator) -> None:
+    grey = rng.integers(0, 256, (20, 24, 1), np.uint8)
+    pixels = np.repeat(grey, channels, axis=2)
+    with Upscaler(compact(scale=2), device=_FP32) as upscaler:
+        large = upscaler(pixels)
+        alone = upscaler(grey)
+    for channel in range(3):
+        np.testing.assert_array_equal(large[..., channel], large[..., 0])
+    if channels == 3:
+        np.testing.assert_array_equal(large[..., :1], alone)
+
+
+@pytest.mark.parametrize("mode", ["model", "resize"])
+@pytest.mark.parametrize("behind", [0, 255])
+def test_an_edge_has_no_halo_on_any_background(mode: AlphaMode, behind: int) -> None:
+    """A disc of one colour over hidden black or white: laid on black or white, nothing darker or lighter appears."""
+    y, x = np.mgrid[:40, :40]
+    inside = (y - 20) ** 2 + (x - 20) ** 2 < 150
+    for hidden in (0, 255):
+        pixels = np.full((40, 40, 4), hidden, np.uint8)
+        pixels[inside] = (180, 90, 40, 255)
+        pixels[~inside, 3] = 0
+        with Upscaler(nearest(2), device=_FP32) as upscaler:
+            large = upscaler(pixels, scale=2, alpha_mode=mode)
+        shown = flatten(large, (behind, behind, behind))
+        for channel, colour in enumerate((180, 90, 40)):
+            low, high = sorted((colour, behind))
+            assert shown[..., channel].min() >= low
+            assert shown[..., channel].max() <= high
+        assert set(np.unique(large[38:42, 38:42, 3])) == {255}
+        assert large[0, 0, 3] == 0
+
+
+def test_alpha_can_be_resized_instead(rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (16, 16, 4), np.uint8)
+    with Upscaler(compact(scale=2), device=_FP32) as upscaler:
+        by_model, resized = upscaler(pixels), upscaler(pixels, alpha_mode="resize")
+    np.testing.assert_array_equal(by_model[..., :3], resized[..., :3])
+    expected = cv2.resize(pixels[..., 3], (32, 32), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(resized[..., 3].astype(int) - expected).mean() < 2

@@ -1,0 +1,71 @@
+"""The picture formats that realesr writes, and what each can hold."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from realesr_cli.errors import UnsupportedInput
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Format:
+    """What a file format can hold."""
+
+    name: str
+    """As `image_header.sniff` calls it."""
+    suffixes: tuple[str, ...]
+    alpha: bool = True
+    deep: bool = False
+    """16 bits a channel."""
+    colour: bool = True
+    grey: bool = True
+    lossy: bool = False
+    """It loses detail unless asked not to."""
+    can_be_lossless: bool = True
+
+
+FORMATS = (
+    Format(name="png", suffixes=(".png",), deep=True),
+    Format(name="jpg", suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"), alpha=False, lossy=True, can_be_lossless=False),
+    Format(name="webp", suffixes=(".webp",), grey=False, lossy=True),
+    Format(name="tif", suffixes=(".tif", ".tiff"), deep=True),
+    Format(name="bmp", suffixes=(".bmp",)),
+    Format(name="avif", suffixes=(".avif",), deep=True, lossy=True),
+    Format(name="jp2", suffixes=(".jp2",), deep=True, lossy=True),
+    Format(name="ppm", suffixes=(".ppm",), alpha=False, deep=True, grey=False),
+    Format(name="pgm", suffixes=(".pgm",), alpha=False, deep=True, colour=False),
+    Format(name="pnm", suffixes=(".pnm",), alpha=False, deep=True),
+)
+WRITABLE_SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
+"""Suffixes, in lower case, of the files that realesr writes."""
+
+
+def format_of(path: Path) -> Format:
+    """The format that the suffix of `path` names. Raises: UnsupportedInput."""
+    for kind in FORMATS:
+        if path.suffix.lower() in kind.suffixes:
+            return kind
+    raise UnsupportedInput(
+        f"realesr does not write {path.suffix or 'files without a suffix'}: {path}",
+        hint=f"choose one of {', '.join(WRITABLE_SUFFIXES)} with -o",
+        path=path,
+    )
+
+
+def check_can_hold(path: Path, channels: int) -> None:
+    """Raises UnsupportedInput where the format that `path` names cannot hold 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+    kind = format_of(path)
+    if channels == 4 and not kind.alpha:
+        raise UnsupportedInput(
+            f"{path} cannot hold transparency",
+            hint="write a .png or .webp instead with -o, or say with --background what shines through",
+            path=path,
+        )
+    if channels != 1 and not kind.colour:
+        raise UnsupportedInput(f"{path} cannot hold colours", hint="write a .ppm or .png instead with -o", path=path)
+
+
+def result_suffix(source: Path) -> str:
+    """The suffix of a result without a name of its own: its input's where realesr writes such files, else .png."""
+    if source.suffix.lower() == ".pbm":
+        return ".pgm"  # an enlargement of black and white has greys between
+    return source.suffix if source.suffix.lower() in WRITABLE_SUFFIXES else ".png"
