@@ -11,7 +11,7 @@ _FALLBACKS = ("realesrgan-x4plus", "realesr-animevideov3")
 
 
 def preferred_model(device_type: str) -> str:
-    """x4plus needs thirty times the work of general-x4v3: a pleasure on a GPU, minutes a photo on a CPU."""
+    """x4plus needs fifteen times the work of general-x4v3: a pleasure on a GPU, minutes a photo on a CPU."""
     return _FOR_CPU if device_type == "cpu" else _FOR_GPU
 
 

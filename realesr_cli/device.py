@@ -18,6 +18,7 @@ from realesr_cli.options import DeviceOptions
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
+_CPU = torch.device("cpu")
 _OUT_OF_MEMORY = (
     "out of memory",
     "not enough memory",
@@ -160,7 +161,7 @@ def _find_dtype(options: DeviceOptions, model: LoadedModel, device: torch.device
         return torch.float32, f"{model.architecture} runs in fp32 only"
     if device.type == "cuda":
         candidate, why = torch.float16, "fp16 is fastest on CUDA"
-    elif device.type == "cpu" and bf16_gain() >= _WORTHWHILE:
+    elif device.type == "cpu" and precision_gain(torch.bfloat16) >= _WORTHWHILE:
         candidate, why = torch.bfloat16, "this CPU computes bf16 natively"
     else:
         return torch.float32, "fp32 is the fastest safe format on this device"
@@ -201,12 +202,12 @@ def _find_glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "gnu_get_libc_version") else None
 
 
-def bf16_gain() -> float:
-    """How many times faster one typical convolution runs on the CPU in bf16 than in fp32; takes a few milliseconds."""
+def precision_gain(dtype: torch.dtype, device: torch.device = _CPU) -> float:
+    """How many times faster one typical convolution runs in `dtype` than in float32; takes a few milliseconds."""
     generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, 64, 64, 64, generator=generator).to(memory_format=torch.channels_last)
-    kernel = torch.randn(64, 64, 3, 3, generator=generator).to(memory_format=torch.channels_last)
-    inputs = {dtype: (picture.to(dtype), kernel.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
+    picture = torch.randn(1, 64, 64, 64, generator=generator).to(device, memory_format=torch.channels_last)
+    kernel = torch.randn(64, 64, 3, 3, generator=generator).to(device, memory_format=torch.channels_last)
+    inputs = {kind: (picture.to(kind), kernel.to(kind)) for kind in (torch.float32, dtype)}
     best = dict.fromkeys(inputs, float("inf"))
     threads = torch.get_num_threads()
     # with one thread a busy neighbour delays a run now and then, with more every one; the best of several counts
@@ -214,13 +215,15 @@ def bf16_gain() -> float:
     try:
         with torch.inference_mode():
             for _ in range(8):
-                for dtype, (x, weight) in inputs.items():
+                for kind, (x, weight) in inputs.items():
                     started = time.perf_counter()
                     F.conv2d(x, weight, padding=1)
-                    best[dtype] = min(best[dtype], time.perf_counter() - started)
+                    if device.type == "cuda":
+                        torch.cuda.synchronize(device)
+                    best[kind] = min(best[kind], time.perf_counter() - started)
     finally:
         torch.set_num_threads(threads)
-    return best[torch.float32] / best[torch.bfloat16]
+    return best[torch.float32] / best[dtype]
 
 
 def _agrees_with_float32(model: LoadedModel, device: torch.device, dtype: torch.dtype) -> bool:

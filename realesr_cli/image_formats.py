@@ -21,16 +21,26 @@ class Format:
     lossy: bool = False
     """It loses detail unless asked not to."""
     can_be_lossless: bool = True
+    largest_side_px: int | None = None
+    """What the format, or the library that writes it, allows."""
+    smallest_side_px: int = 1
 
 
 FORMATS = (
-    Format(name="png", suffixes=(".png",), deep=True),
-    Format(name="jpg", suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"), alpha=False, lossy=True, can_be_lossless=False),
-    Format(name="webp", suffixes=(".webp",), grey=False, lossy=True),
+    Format(name="png", suffixes=(".png",), deep=True, largest_side_px=1_000_000),
+    Format(
+        name="jpg",
+        suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
+        alpha=False,
+        lossy=True,
+        can_be_lossless=False,
+        largest_side_px=65_500,
+    ),
+    Format(name="webp", suffixes=(".webp",), grey=False, lossy=True, largest_side_px=16_383),
     Format(name="tif", suffixes=(".tif", ".tiff"), deep=True),
     Format(name="bmp", suffixes=(".bmp",)),
-    Format(name="avif", suffixes=(".avif",), deep=True, lossy=True),
-    Format(name="jp2", suffixes=(".jp2",), deep=True, lossy=True),
+    Format(name="avif", suffixes=(".avif",), deep=True, lossy=True, largest_side_px=65_536),
+    Format(name="jp2", suffixes=(".jp2",), deep=True, lossy=True, smallest_side_px=32),
     Format(name="ppm", suffixes=(".ppm",), alpha=False, deep=True, grey=False),
     Format(name="pgm", suffixes=(".pgm",), alpha=False, deep=True, colour=False),
     Format(name="pnm", suffixes=(".pnm",), alpha=False, deep=True),
@@ -51,9 +61,24 @@ def format_of(path: Path) -> Format:
     )
 
 
-def check_can_hold(path: Path, channels: int) -> None:
-    """Raises UnsupportedInput where the format that `path` names cannot hold 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+def check_can_hold(path: Path, channels: int, size: tuple[int, int] | None = None) -> None:
+    """Whether the format that `path` names can hold 1 (grey), 3 (RGB) or 4 (RGBA) channels of `size` (height, width).
+
+    Raises: UnsupportedInput.
+    """
     kind = format_of(path)
+    if size is not None and kind.largest_side_px is not None and max(size) > kind.largest_side_px:
+        raise UnsupportedInput(
+            f"{path} would be {size[1]}x{size[0]}, but {kind.name} ends at {kind.largest_side_px:,} pixels a side",
+            hint="write a .tif or .png instead with -o, or make it smaller with -s",
+            path=path,
+        )
+    if size is not None and min(size) < kind.smallest_side_px:
+        raise UnsupportedInput(
+            f"{path} would be {size[1]}x{size[0]}, but {kind.name} begins at {kind.smallest_side_px} pixels a side",
+            hint="write a .png instead with -o",
+            path=path,
+        )
     if channels == 4 and not kind.alpha:
         raise UnsupportedInput(
             f"{path} cannot hold transparency",

@@ -117,10 +117,10 @@ def write_image(
     Raises: OutputExists, UnsupportedInput, EncodeFailed, DiskFull, OutputError.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputExists(f"{path} is already there", hint="--overwrite replaces it", path=path)
+    if not overwrite and (path.exists() or path.is_symlink()):
+        raise OutputExists(f"{path} is already there", hint="overwrite=True (--overwrite) replaces it", path=path)
     data = encode_image(path, image, quality=quality, lossless=lossless, reporter=reporter)
-    with replacing(path) as temporary:
+    with replacing(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(data)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
 from realesr_cli.pipeline import run_pipeline
 from realesr_cli.reporting import Reporter
 from realesr_cli.upscaler import Upscaler
+
+TargetSize = Callable[[int, int], tuple[int, int]]
+"""(height, width) of a picture -> those of its result."""
 
 HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
 """Errors that every further file would meet as well: no use in going on."""
@@ -159,19 +163,21 @@ def run_jobs(
     `done` and `fail` are called for each job, in order. The run goes on after a failed file unless `fail` raises.
     """
     started: dict[int, float] = {}
+    target_size = partial(size.target, native_scale=upscaler.model.scale)
 
     def load(job: ImageJob) -> Image:
         if job.target != STANDARD:
             _prepare_folder(job.target.parent)
         _check_target(job, output)
-        return _load(job, output, accept or InputOptions(), reporter)
+        return _load(job, target_size, output, accept or InputOptions(), reporter)
 
     def work(job: ImageJob, image: Image) -> Image:
         height, width = image.pixels.shape[:2]
         started[job.id] = time.monotonic()
         reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height)
-        target = size.target(height, width, upscaler.model.scale)
-        large = upscaler(image.pixels, size=target, alpha_mode=output.alpha_mode, label=job.source.name)
+        large = upscaler(
+            image.pixels, size=target_size(height, width), alpha_mode=output.alpha_mode, label=job.source.name
+        )
         return image.replace(large)
 
     def save(job: ImageJob, image: Image) -> Image:
@@ -210,7 +216,9 @@ def without_finished(jobs: Sequence[ImageJob], reporter: Reporter) -> tuple[Imag
     return tuple(left)
 
 
-def _load(job: ImageJob, output: OutputOptions, accept: InputOptions, reporter: Reporter) -> Image:
+def _load(
+    job: ImageJob, target_size: TargetSize, output: OutputOptions, accept: InputOptions, reporter: Reporter
+) -> Image:
     """The picture of a job, as it goes into the network; refused here if its result could not be written later."""
     is_piped = job.source == STANDARD
     image = read_image(
@@ -228,7 +236,8 @@ def _load(job: ImageJob, output: OutputOptions, accept: InputOptions, reporter: 
             image = image.replace(image.pixels[..., :3])
     if output.strip:
         image = dataclasses.replace(image, metadata=image.metadata.colours_only())
-    check_can_hold(path, image.pixels.shape[2])
+    height, width, channels = image.pixels.shape
+    check_can_hold(path, channels, target_size(height, width))
     return image
 
 
@@ -246,12 +255,13 @@ def describe_jobs(
 
     What `run_jobs` would refuse is refused here too: `fail` is called for it.
     """
+    target_size = partial(size.target, native_scale=upscaler.model.scale)
     for job in jobs:
         try:
             _check_target(job, output)
-            pixels = _load(job, output, accept or InputOptions(), reporter).pixels
+            pixels = _load(job, target_size, output, accept or InputOptions(), reporter).pixels
             height, width = pixels.shape[:2]
-            plan = upscaler.plan(pixels, size.target(height, width, upscaler.model.scale))
+            plan = upscaler.plan(pixels, target_size(height, width))
         except RealesrError as error:
             fail(job, error)
             continue

@@ -44,6 +44,6 @@ SkipExisting = Annotated[
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object for each event on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object for each event on stdout (docs/architecture.md).")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, and show the traceback of a bug.")]

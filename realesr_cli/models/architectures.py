@@ -323,6 +323,18 @@ def _build_srcnn(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     }
 
 
+class _Described(nn.Module):
+    """A network of spandrel, called as its descriptor wants it (minimum size, squares, extra arguments)."""
+
+    def __init__(self, descriptor: Any) -> None:
+        super().__init__()
+        self.model: nn.Module = descriptor.model
+        self._descriptor = descriptor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self._descriptor(x))
+
+
 def _community_model(raw: RawWeights, name: str) -> LoadedModel:
     """Any other network, through the optional package spandrel."""
     unknown = _explain_unknown(raw)
@@ -344,7 +356,7 @@ def _community_model(raw: RawWeights, name: str) -> LoadedModel:
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise UnknownArchitecture(f"{raw.path} needs a mask as well as a picture", path=raw.path)
     return LoadedModel(
-        network=found.model.eval().requires_grad_(False),
+        network=_Described(found).eval().requires_grad_(False),
         name=name,
         architecture=found.architecture.name,
         scale=found.scale,

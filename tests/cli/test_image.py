@@ -158,6 +158,20 @@ def test_an_input_is_never_replaced(realesr: Command, model_file: Path, picture:
     assert source.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("target", "scale", "words"), [("a.webp", "52", "ends at 16,383"), ("a.jp2", "0.5", "begins at 32")]
+)
+def test_a_size_that_the_format_cannot_hold_fails_before_the_work(
+    target: str, scale: str, words: str, realesr: Command, model_file: Path, picture: Picture, tmp_path: Path
+) -> None:
+    source = picture("a.png", 24, 320)
+    for extra in ([], ["--dry-run"]):
+        done = realesr("image", source, "-m", model_file, "-s", scale, "-o", tmp_path / target, "--json", *extra)
+        assert done.status == 4
+        assert words in done.events("failed")[0]["message"]
+        assert not done.events("begin") and not done.events("plan")
+
+
 def test_transparency_into_jpeg_fails_before_the_work(realesr: Command, model_file: Path, tmp_path: Path) -> None:
     from realesr_cli import Image, write_image
 

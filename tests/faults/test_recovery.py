@@ -122,7 +122,7 @@ def test_numbers_that_are_none_in_float32_are_an_error_not_a_black_picture(monke
 
 
 def test_auto_precision_leaves_a_network_that_overflows_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("realesr_cli.device.bf16_gain", lambda: 5.0)
+    monkeypatch.setattr("realesr_cli.device.precision_gain", lambda *how: 5.0)
     assert Upscaler(compact(), device=DeviceOptions(device="cpu")).choice.precision == "bf16"
     model = _overflowing_in(torch.bfloat16, monkeypatch, set(range(1, 100)))
     choice = Upscaler(model, device=DeviceOptions(device="cpu")).choice
@@ -163,7 +163,7 @@ def test_memory_full_while_the_network_moves_to_the_device(monkeypatch: pytest.M
 
     monkeypatch.setattr("realesr_cli.inference.fast_copy", full)
     monkeypatch.setattr("realesr_cli.device.fast_copy", full)
-    monkeypatch.setattr("realesr_cli.device.bf16_gain", lambda: 5.0)
+    monkeypatch.setattr("realesr_cli.device.precision_gain", lambda *how: 5.0)
     upscaler = Upscaler(compact(), device=DeviceOptions(device="cpu"))
     with pytest.raises(OutOfMemory):
         upscaler(np.zeros((40, 40, 3), np.uint8))
