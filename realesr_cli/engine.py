@@ -4,6 +4,7 @@ upscaler.py deals in pictures, inference.py in batches of tiles; here a picture 
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +68,12 @@ class Engine:
         if self._options.size is not None:
             return plan_tiles(height, width, size=self._options.size, pad=pad, align=align)
         budget = max(0, int(free_memory_bytes(self._choice.device) * _MEMORY_SHARE))
-        window_px = min(budget // self.window_bytes(1, channels=channels, precise=precise), _LARGEST_WINDOW_PX)
+        window_px = bisect_right(
+            range(_LARGEST_WINDOW_PX + 1),
+            budget,
+            lo=1,
+            key=lambda px: self.window_bytes(px, channels=channels, precise=precise),
+        )
         if self._largest_window_px is not None:
             window_px = min(window_px, self._largest_window_px)
         if height * width <= window_px:
@@ -81,10 +87,13 @@ class Engine:
 
     def window_bytes(self, window_px: int, *, channels: int = 3, precise: bool = False) -> int:
         """Peak of device memory for a tile of so many input pixels: activations, and both ends in float32."""
-        scale, width = self._model.scale, 4 if precise else torch.finfo(self._choice.dtype).bits // 8
-        runs = math.ceil(channels / self._model.channels_in)  # a model for one channel takes three as a batch
-        ends = 4 * max(channels, self._model.channels_out) * (1 + 2 * scale**2)
-        return window_px * (runs * self._model.values_per_px * width + ends * (2 if self._options.self_ensemble else 1))
+        model, value_bytes = self._model, 4 if precise else torch.finfo(self._choice.dtype).bits // 8
+        runs = math.ceil(channels / model.channels_in)  # a model for one channel takes three as a batch
+        values = window_px * model.values_per_px + min(window_px, model.tail_px) * model.tail_values_per_px
+        ends = (
+            4 * max(channels, model.channels_out) * (1 + 2 * model.scale**2) * (2 if self._options.self_ensemble else 1)
+        )
+        return runs * values * value_bytes + window_px * ends
 
     def run(self, picture: Pixels, out: Pixels, *, precise: bool, advance: Advance) -> None:
         """Fills `out` (scale*H, scale*W, C) with the network's result for `picture` (H, W, C), C = 1 or 3.

@@ -27,7 +27,8 @@ from realesr_cli.resize import reduce
 
 Pixels = NDArray[Any]
 
-_SPEED_PROBE_PX = 128
+# Sides of the pictures that are timed for `--dry-run`.
+_SPEED_PROBES_PX = (64, 192, 192)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,13 +156,14 @@ class Upscaler:
     def _pixels_per_second(self, precise: bool) -> float:
         """Input pixels that the network computes in a second on this device, timed once on a small tile."""
         if precise not in self._speeds:
-            side = -(-_SPEED_PROBE_PX // self.model.multiple_of) * self.model.multiple_of
-            picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-            out = np.empty((side * self.model.scale, side * self.model.scale, 3), np.uint8)
-            for _ in range(2):  # the first run compiles kernels and fills caches
+            best = 0.0
+            for side in _SPEED_PROBES_PX:  # the first run compiles kernels
+                height, width = self._padded_size(side, side)
+                picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
                 started = time.perf_counter()
-                self._engine.run(picture, out, precise=precise, advance=lambda amount: None)
-                self._speeds[precise] = side * side / (time.perf_counter() - started)
+                self._pass(picture, np.dtype(np.uint8), precise, lambda amount: None)
+                best = max(best, height * width / (time.perf_counter() - started))
+            self._speeds[precise] = best
         return self._speeds[precise]
 
     def _passes(self, height: int, width: int, size: tuple[int, int]) -> int:

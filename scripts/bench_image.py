@@ -79,7 +79,7 @@ def literal_path(
             x = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float() / 255
             x = x.to(dtype).contiguous(memory_format=memory_format)
             y = forward(network, x).float().clamp(0, 1).mul(255).round().byte()
-            return y[0].permute(1, 2, 0).cpu().numpy()
+            return y[0].permute(1, 2, 0).contiguous().cpu().numpy()
 
     return run
 
@@ -132,6 +132,7 @@ def bench(model_name: str, picture: Path, arguments: argparse.Namespace) -> dict
     device = upscaler.choice.device
     decode_s, image = timed(lambda: read_image(picture), torch.device("cpu"))
     pixels = image.pixels[..., :3]
+    plan = upscaler.plan(pixels, (pixels.shape[0] * model.scale, pixels.shape[1] * model.scale))
     paths = {"plain": plain_path(model, device), "realesr": upscaler}
     if upscaler.choice.dtype != torch.float32:
         paths["literal"] = literal_path(model, device, upscaler.choice.dtype, torch.channels_last)
@@ -147,6 +148,7 @@ def bench(model_name: str, picture: Path, arguments: argparse.Namespace) -> dict
             lambda: write_image(Path(folder) / "out.png", image.replace(results["realesr"])), torch.device("cpu")
         )
     ratios = [plain / ours for plain, ours in zip(seconds["plain"], seconds["realesr"], strict=True)]
+    ours_mib = peak_memory_mib("realesr", model_name, picture, arguments)
     literal = {}
     if "literal" in paths:
         gains = [literal / ours for literal, ours in zip(seconds["literal"], seconds["realesr"], strict=True)]
@@ -164,9 +166,12 @@ def bench(model_name: str, picture: Path, arguments: argparse.Namespace) -> dict
         "realesr_mp_per_s": megapixels / statistics.median(seconds["realesr"]),
         "ratio": statistics.median(ratios),
         "plain_memory_mib": peak_memory_mib("plain", model_name, picture, arguments),
-        "realesr_memory_mib": peak_memory_mib("realesr", model_name, picture, arguments),
+        "realesr_memory_mib": ours_mib,
         "psnr_db": psnr(results["plain"], results["realesr"]),
         **literal,
+        # what --dry-run says, over what then happened
+        "estimated_time_ratio": plan.seconds / statistics.median(seconds["realesr"]),
+        "estimated_memory_ratio": plan.memory_bytes / 2**20 / max(1.0, ours_mib),
         "decode_ms": decode_s * 1e3,
         "encode_png_ms": encode_s * 1e3,
     }
@@ -195,6 +200,7 @@ def main() -> None:
         print(
             "{model:24}{picture:20}{size:>10}  {plain_mp_per_s:7.3f} {realesr_mp_per_s:7.3f} ({precision}) "
             "{ratio:5.2f}x   {plain_memory_mib:6.0f} -> {realesr_memory_mib:5.0f} MiB   {psnr_db:5.1f} dB   "
+            "estimates x{estimated_time_ratio:.2f} time, x{estimated_memory_ratio:.2f} memory   "
             "decode {decode_ms:.0f} ms, encode PNG {encode_png_ms:.0f} ms".format_map(row)
         )
         if "ratio_to_literal" in row:

@@ -19,7 +19,7 @@ from realesr_cli import catalog, weights
 from realesr_cli.errors import CorruptWeights, ModelNotFound, UnknownArchitecture, UsageError
 from realesr_cli.models.compact import Activation, SRVGGNetCompact
 from realesr_cli.models.reading import RawWeights, blend, read_weights
-from realesr_cli.models.rrdb import RRDBNet
+from realesr_cli.models.rrdb import STRIP_PX, RRDBNet
 from realesr_cli.models.srcnn import SRCNN
 from realesr_cli.models.srresnet import MSRResNet, SRResNet
 from realesr_cli.reporting import NULL, Reporter
@@ -46,6 +46,9 @@ class LoadedModel:
     supports_low_precision: bool = False
     values_per_px: int = 700
     """Peak number of activation values held at once, for each input pixel (measured, rounded up)."""
+    tail_values_per_px: int = 0
+    """What comes on top for the pixels of one strip, where the network enlarges in strips (`tail_px` at most)."""
+    tail_px: int = 0
     sha256: str = ""
     """Of the weights file that was read, or of the recipe of a blend."""
 
@@ -219,8 +222,9 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "radius_px": unshuffle * radius,
         "pad_px": unshuffle * min(radius, trunk_pad),
         "supports_low_precision": True,
-        # trunk at the folded size; where pixels were folded, the last strips count as well
-        "values_per_px": math.ceil(12 * width / unshuffle**2) + (4 * width if unshuffle > 1 else 0),
+        "values_per_px": math.ceil(12 * width / unshuffle**2),
+        "tail_values_per_px": 3 * width * 4**ups // unshuffle**2,
+        "tail_px": STRIP_PX * unshuffle**2,
     }
 
 

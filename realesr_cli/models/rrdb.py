@@ -15,7 +15,7 @@ from realesr_cli.models.mixed import centred, low
 
 # In inference the last layers, which work on 4 to 16 times as many pixels as the trunk, go over strips of rows with
 # about so many pixels of the trunk's output, so that the peak memory is the trunk's.
-_STRIP_PX = 32768
+STRIP_PX = 32768
 
 
 class DenseBlock(nn.Module):
@@ -112,7 +112,7 @@ class RRDBNet(nn.Module):
         growth: int = 2 ** len(self.up_names)
         # each doubling's convolution reaches one row at its own size, the last two one row each at full size
         context = len(self.up_names) + 2
-        cuts = [*range(0, rows, max(16, _STRIP_PX // features.shape[3])), rows]
+        cuts = [*range(0, rows, max(16, STRIP_PX // features.shape[3])), rows]
         out: Tensor | None = None
         for top, bottom in pairwise(cuts):
             start, stop = max(0, top - context), min(rows, bottom + context)
