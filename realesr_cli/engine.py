@@ -34,8 +34,10 @@ Advance = Callable[[float], None]
 _MEMORY_SHARE = 0.4
 # A tile whose kept part would be smaller than this is all context: the device is simply too small.
 _SMALLEST_TILE_PX = 32
-# Beyond this a larger tile saves next to nothing, and other programs want memory too.
-_LARGEST_WINDOW_PX = 2048 * 2048
+# A tile's side, its context counted: at 30 times the context only 15 % of the work is done twice. Larger ones take
+# memory that others want, and on a CPU they are slower, because each map is then far larger than the caches.
+_LARGEST_SIDE_PAD = 30
+_SIDE_RANGE_PX = (512, 2048)
 # Launching a GPU's kernels costs the same for one tile as for several; a CPU has no such cost.
 _LARGEST_BATCH = 8
 
@@ -69,7 +71,7 @@ class Engine:
             return plan_tiles(height, width, size=self._options.size, pad=pad, align=align)
         budget = max(0, int(free_memory_bytes(self._choice.device) * _MEMORY_SHARE))
         window_px = bisect_right(
-            range(_LARGEST_WINDOW_PX + 1),
+            range(self._largest_side_px**2 + 1),
             budget,
             lo=1,
             key=lambda px: self.window_bytes(px, channels=channels, precise=precise),
@@ -171,6 +173,11 @@ class Engine:
 
     def _can_split(self, tile: Tile) -> bool:
         return max(tile.kept.height, tile.kept.width) >= 2 * max(_SMALLEST_TILE_PX, self._model.multiple_of)
+
+    @property
+    def _largest_side_px(self) -> int:
+        smallest, largest = _SIDE_RANGE_PX
+        return max(smallest, min(_LARGEST_SIDE_PAD * self._pad_px, largest))
 
     @property
     def _pad_px(self) -> int:

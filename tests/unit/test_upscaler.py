@@ -292,3 +292,12 @@ def test_alpha_can_be_resized_instead(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(by_model[..., :3], resized[..., :3])
     expected = cv2.resize(pixels[..., 3], (32, 32), interpolation=cv2.INTER_CUBIC)
     assert np.abs(resized[..., 3].astype(int) - expected).mean() < 2
+
+
+def test_tiles_of_large_pictures_stay_moderate() -> None:
+    """A hundred megapixels must not need gigabytes of activations because they happen to be free."""
+    upscaler = Upscaler(compact(depth=32), device=_FP32)
+    plan = upscaler.plan(np.zeros((2048, 3072, 3), np.uint8), (8192, 12288))
+    assert max(plan.tile_height, plan.tile_width) <= 30 * 34 + 40
+    assert plan.overhead <= 1.16
+    assert plan.memory_bytes < 1.5 * 2**30
