@@ -65,7 +65,7 @@ class Engine:
             torch.cuda.empty_cache()
 
     def plan(self, height: int, width: int, *, channels: int = 3, precise: bool = False) -> tuple[Tile, ...]:
-        """The tiles for a picture, as large as `--tile` or the memory that is free now allows."""
+        """The tiles for a picture: as large as `--tile` says, or the memory that is free now, or as is worth while."""
         align, pad = self._model.multiple_of, self._pad_px
         if self._options.size is not None:
             return plan_tiles(height, width, size=self._options.size, pad=pad, align=align)
@@ -109,9 +109,9 @@ class Engine:
         pending = deque(self.plan(height, width, channels=channels, precise=precise))
         tile_bytes = self.window_bytes(pending[0].source.area, channels=channels, precise=precise)
         budget = free_memory_bytes(self._choice.device) * _MEMORY_SHARE
-        self._largest_batch = min(self._largest_batch, max(1, int(budget / tile_bytes)))
+        affordable = max(1, int(budget / tile_bytes))
         while pending:
-            tiles = self._next_batch(pending, height, width)
+            tiles = self._next_batch(pending, height, width, min(affordable, self._largest_batch))
             area = sum(tile.kept.area for tile in tiles)
             counted = 0.0
 
@@ -139,8 +139,8 @@ class Engine:
 
     # --- one batch ----------------------------------------------------------------------------------------------------
 
-    def _next_batch(self, pending: deque[Tile], height: int, width: int) -> list[Tile]:
-        """Takes tiles of one shape off `pending`; tiles that are known not to fit are halved first."""
+    def _next_batch(self, pending: deque[Tile], height: int, width: int, largest: int) -> list[Tile]:
+        """Takes at most `largest` tiles of one shape off `pending`; those known not to fit are halved first."""
         limit = self._largest_window_px
         while limit is not None and pending[0].source.area > limit and self._can_split(pending[0]):
             tile = pending.popleft()
@@ -149,7 +149,7 @@ class Engine:
             )
         batch = [pending.popleft()]
         shape = (batch[0].source.height, batch[0].source.width)
-        while pending and len(batch) < self._largest_batch:
+        while pending and len(batch) < largest:
             following = pending[0].source
             if (following.height, following.width) != shape:
                 break

@@ -261,7 +261,7 @@ def describe_jobs(
             _check_target(job, output)
             pixels = _load(job, target_size, output, accept or InputOptions(), reporter).pixels
             height, width = pixels.shape[:2]
-            plan = upscaler.plan(pixels, target_size(height, width))
+            plan = upscaler.plan(pixels, target_size(height, width), alpha_mode=output.alpha_mode)
         except RealesrError as error:
             fail(job, error)
             continue

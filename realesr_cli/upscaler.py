@@ -127,7 +127,7 @@ class Upscaler:
                 opacity = np.full((*size, 1), opacity.flat[0], opacity.dtype)
         return np.concatenate((colour, opacity), axis=2)
 
-    def plan(self, pixels: Pixels, size: tuple[int, int]) -> Plan:
+    def plan(self, pixels: Pixels, size: tuple[int, int], *, alpha_mode: AlphaMode = "model") -> Plan:
         """What `__call__` does for this picture, without doing it."""
         height, width = pixels.shape[:2]
         passes, precise = self._passes(height, width, size), self._precise(pixels.dtype)
@@ -139,7 +139,8 @@ class Upscaler:
             computed += sum(tile.source.area for tile in cut)
             area += height * width
             height, width = height * self.model.scale, width * self.model.scale
-        runs = 2 if _has_shape(pixels[..., 3:]) else 1  # transparency is a second picture
+        # transparency is a second picture for the network
+        runs = 2 if alpha_mode == "model" and _has_shape(pixels[..., 3:]) else 1
         window = cut[0].source
         return Plan(
             height=size[0],

@@ -189,6 +189,19 @@ def test_batches_fit_into_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatc
     per_px = upscaler._engine.window_bytes(1)
     assert len(spoiled.inputs) > 1
     assert max(n * h * w for n, _, h, w in spoiled.inputs) * per_px <= free
+    # and that was about this picture: later ones may run in batches again
+    spoiled.inputs.clear()
+    few = Upscaler(nearest(), device=_FP32, tile=TileOptions(size=32))
+    few._engine._largest_batch = 8
+    free = 20_000_000
+    few(pixels[:300, :300])
+    first = max(n for n, *_ in spoiled.inputs)
+    free = 10_000
+    few(pixels[:100, :100])
+    free = 20_000_000
+    spoiled.inputs.clear()
+    few(pixels[:300, :300])
+    assert max(n for n, *_ in spoiled.inputs) == first == 8
 
 
 def test_a_network_for_one_channel_is_planned_for_three(monkeypatch: pytest.MonkeyPatch) -> None:

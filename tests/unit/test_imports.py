@@ -34,6 +34,7 @@ _FORBIDDEN = {
     "tiling": {"*"},
     "errors": {"*"},
     "image_io": {"models", "device", "engine", "upscaler", "image_jobs", "cli"},
+    "inference": {"engine", "upscaler", "image_io", "image_jobs", "cli"},
     "engine": {"upscaler", "image_io", "image_jobs", "cli"},
     "upscaler": {"image_io", "image_jobs", "cli"},
     "image_jobs": {"cli"},
