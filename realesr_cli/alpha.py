@@ -28,21 +28,30 @@ def bleed(colour: Pixels, opacity: Pixels) -> Pixels:
     return filled
 
 
-def limit(enlarged: Pixels, opacity: Pixels) -> Pixels:
-    """`enlarged` (H', W', 1) held between the least and the greatest alpha of the source pixels around.
+class Limits:
+    """The least and the greatest alpha around each source pixel, between which its enlargement is held.
 
-    So what was fully opaque or fully transparent away from an edge stays exactly that. `opacity` is (H, W, 1), uint8
-    or uint16; `enlarged` may be uint16 where it is uint8, and must not be smaller.
+    So what was fully opaque or fully transparent away from an edge stays exactly that.
     """
-    if enlarged.dtype != opacity.dtype:
-        opacity = opacity.astype(np.uint16) * 257  # 65535 / 255
-    size = (enlarged.shape[1], enlarged.shape[0])
-    around = np.ones((3, 3), np.uint8)
-    lowest, highest = (
-        cv2.resize(spread(opacity[..., 0], around), size, interpolation=cv2.INTER_NEAREST_EXACT)
-        for spread in (cv2.erode, cv2.dilate)
-    )
-    return np.clip(enlarged, lowest[..., None], highest[..., None])
+
+    def __init__(self, opacity: Pixels) -> None:
+        """`opacity` is (H, W, 1), uint8 or uint16."""
+        around = np.ones((3, 3), np.uint8)
+        self._lowest, self._highest = (spread(opacity[..., 0], around) for spread in (cv2.erode, cv2.dilate))
+
+    def hold(self, band: Pixels, top: int, size: tuple[int, int]) -> Pixels:
+        """Rows (h, W', 1) from `top` on of an enlargement to `size` = (height, W'); uint16 beside uint8 is allowed."""
+        rows, columns = (
+            (2 * np.arange(start, stop) + 1) * source // (2 * side)  # the source pixel below the middle of each
+            for start, stop, source, side in (
+                (top, top + band.shape[0], self._lowest.shape[0], size[0]),
+                (0, size[1], self._lowest.shape[1], size[1]),
+            )
+        )
+        bounds = (bound[rows[:, None], columns[None], None] for bound in (self._lowest, self._highest))
+        if band.dtype != self._lowest.dtype:
+            bounds = (bound.astype(np.uint16) * 257 for bound in bounds)  # 65535 / 255
+        return np.clip(band, *bounds)
 
 
 def resize(opacity: Pixels, height: int, width: int) -> Pixels:
@@ -52,7 +61,8 @@ def resize(opacity: Pixels, height: int, width: int) -> Pixels:
     """
     if height < opacity.shape[0] or width < opacity.shape[1]:
         return cv2.resize(opacity, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, 1)
-    return limit(cv2.resize(opacity, (width, height), interpolation=cv2.INTER_CUBIC)[..., None], opacity)
+    enlarged = cv2.resize(opacity, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
+    return Limits(opacity).hold(enlarged, 0, (height, width))
 
 
 def flatten(pixels: Pixels, colour: tuple[int, int, int]) -> Pixels:

@@ -140,7 +140,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + size
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
+def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -167,9 +167,9 @@ def _read_png(data: bytes) -> Metadata:
         elif kind in _PNG_TEXT and body.startswith(_PNG_XMP_KEY + b"\0"):
             xmp = _png_xmp(kind, body[len(_PNG_XMP_KEY) + 1 :])
         elif kind in _PNG_COLOUR:
-            colour += _chunk(kind, body)
+            colour += png_chunk(kind, body)
         elif kind in _PNG_TEXT:
-            texts += _chunk(kind, body)
+            texts += png_chunk(kind, body)
     return Metadata(exif=exif, xmp=xmp, icc=icc, dpi=dpi, png_colour=colour, png_texts=texts)
 
 
@@ -181,19 +181,19 @@ def _png_xmp(kind: bytes, body: bytes) -> bytes:
     return _inflate(text) if body[0] else text
 
 
-def _write_png(data: bytes, metadata: Metadata) -> bytes:
-    """Behind IHDR, which always ends at byte 33: profile and colour must stand before the pixels."""
+def png_metadata(metadata: Metadata) -> bytes:
+    """The chunks to stand behind IHDR: profile and colour must come before the pixels."""
     added = metadata.png_colour + metadata.png_texts
     if metadata.icc:
-        added += _chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc))
+        added += png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc))
     if metadata.dpi:
         x, y = (min(round(value * _INCHES_PER_METRE), 2**31 - 1) for value in metadata.dpi)
-        added += _chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
+        added += png_chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
     if metadata.exif:
-        added += _chunk(b"eXIf", metadata.exif)
+        added += png_chunk(b"eXIf", metadata.exif)
     if metadata.xmp:
-        added += _chunk(b"iTXt", _PNG_XMP_KEY + b"\0\0\0\0\0" + metadata.xmp)
-    return data[:33] + added + data[33:]
+        added += png_chunk(b"iTXt", _PNG_XMP_KEY + b"\0\0\0\0\0" + metadata.xmp)
+    return added
 
 
 # TIFF
@@ -216,19 +216,13 @@ def _read_tiff(data: bytes) -> Metadata:
     )
 
 
-def _write_tiff(data: bytes, metadata: Metadata) -> bytes:
-    """Another directory at the end of the file, in place of the one that OpenCV wrote."""
-    directory = tiff.read(data)
-    if tiff.number(directory, tiff.SAMPLES) == 4:
-        directory[tiff.EXTRA_SAMPLES] = tiff.short(2)  # ExtraSamples: alpha, colours not multiplied by it
-    directory |= {tag: value for tag, value in tiff.read(metadata.exif).items() if tag in _DESCRIPTIVE}
+def tiff_metadata(metadata: Metadata) -> tiff.Directory:
+    """The tags of a picture's directory that describe it."""
+    directory = {tag: value for tag, value in tiff.read(metadata.exif).items() if tag in _DESCRIPTIVE}
     for tag, blob in ((tiff.XMP, metadata.xmp), (tiff.ICC, metadata.icc)):
         if blob:
             directory[tag] = tiff.Value(tiff.UNDEFINED, blob)
-    if metadata.dpi:
-        directory = tiff.with_resolution(directory, metadata.dpi)
-    data += b"\0" * (len(data) % 2)
-    return data[:4] + struct.pack("<I", len(data)) + data[8:] + tiff.build(directory, len(data))
+    return tiff.with_resolution(directory, metadata.dpi) if metadata.dpi else directory
 
 
 # the others
@@ -274,7 +268,5 @@ _READERS: dict[str, Callable[[bytes], Metadata]] = {
 }
 _WRITERS: dict[str, Callable[[bytes, Metadata], bytes]] = {
     "jpg": _write_jpeg,
-    "png": _write_png,
-    "tif": _write_tiff,
     "bmp": _write_bmp,
 }

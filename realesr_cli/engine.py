@@ -1,12 +1,13 @@
 """A picture through a network tile by tile: how large the tiles are, and what to do when memory runs out.
 
-upscaler.py deals in pictures, inference.py in batches of tiles; here a picture is a host array that is read and filled.
+upscaler.py deals in pictures, inference.py in batches of tiles; here a picture is a host array.
 """
 
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -97,22 +98,49 @@ class Engine:
         )
         return runs * values * value_bytes + window_px * ends
 
-    def run(self, picture: Pixels, out: Pixels, *, precise: bool, advance: Advance) -> None:
-        """Fills `out` (scale*H, scale*W, C) with the network's result for `picture` (H, W, C), C = 1 or 3.
+    def bands(
+        self, picture: Pixels, tiles: Sequence[Tile], dtype: np.dtype[Any], *, precise: bool, advance: Advance
+    ) -> Iterator[Pixels]:
+        """The network's result for `picture` (H, W, C), C = 1 or 3, from the top: bands (h, scale*W, C) of `dtype`.
 
-        Both hold integers over the whole range of their dtype. `precise` runs in float32 whatever was chosen.
-        `advance` is told the input pixels done. Raises: OutOfMemory, NonFiniteOutput.
+        `tiles` is what `plan` gave. Picture and result hold integers over the whole range of their dtype. `precise`
+        runs in float32 whatever was chosen. `advance` is told the input pixels done.
+        Raises: OutOfMemory, NonFiniteOutput.
         """
-        height, width = picture.shape[:2]
+        scale = self._model.scale
+        for row in self._rows(tiles):
+            top, bottom = row[0].kept.top, row[-1].kept.bottom
+            out = np.empty(((bottom - top) * scale, picture.shape[1] * scale, picture.shape[2]), dtype)
+            self._fill(out, picture, row, precise=precise, advance=advance)
+            yield out
+            del out  # the caller alone decides how long it lives
+
+    def band_rows(self, tiles: Sequence[Tile]) -> int:
+        """Input rows of the highest band that `bands` makes of these tiles."""
+        return max(row[-1].kept.bottom - row[0].kept.top for row in self._rows(tiles))
+
+    def _rows(self, tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
+        """The tiles in groups that span the picture's width, on a GPU of enough of them for a batch."""
+        group: list[Tile] = []
+        for _, row in groupby(tiles, key=lambda tile: tile.kept.top):
+            group.extend(row)
+            if len(group) >= self._largest_batch:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _fill(self, out: Pixels, picture: Pixels, tiles: list[Tile], *, precise: bool, advance: Advance) -> None:
+        """Fills `out` with the results of `tiles`, the first of which stands at its top left corner."""
+        height, width, channels = picture.shape
         levels = int(np.iinfo(out.dtype).max)
-        channels = picture.shape[2]
-        pending = deque(self.plan(height, width, channels=channels, precise=precise))
+        origin = Box(tiles[0].kept.top, 0, tiles[-1].kept.bottom, width)
+        pending = deque(tiles)
         tile_bytes = self.window_bytes(pending[0].source.area, channels=channels, precise=precise)
-        budget = free_memory_bytes(self._choice.device) * _MEMORY_SHARE
-        affordable = max(1, int(budget / tile_bytes))
+        affordable = max(1, int(free_memory_bytes(self._choice.device) * _MEMORY_SHARE / tile_bytes))
         while pending:
-            tiles = self._next_batch(pending, height, width, min(affordable, self._largest_batch))
-            area = sum(tile.kept.area for tile in tiles)
+            batch = self._next_batch(pending, height, width, min(affordable, self._largest_batch))
+            area = sum(tile.kept.area for tile in batch)
             counted = 0.0
 
             def step(share: float, area: int = area) -> None:
@@ -120,8 +148,8 @@ class Engine:
                 counted += share * area
                 advance(share * area)
 
-            stack = np.stack([_cut(picture, tile.source) for tile in tiles])
-            kept = [tile.kept.within(tile.source) for tile in tiles]
+            stack = np.stack([_cut(picture, tile.source) for tile in batch])
+            kept = [tile.kept.within(tile.source) for tile in batch]
             try:
                 parts = self._inference.run(stack, kept, levels, precise=precise, on_step=step)
             except (RuntimeError, MemoryError) as error:
@@ -130,11 +158,11 @@ class Engine:
                 parts = None  # leaving this block first frees what the failed run still holds
             if parts is None:
                 advance(-counted)
-                self._make_smaller(tiles)
-                pending.extendleft(reversed(tiles))
+                self._make_smaller(batch)
+                pending.extendleft(reversed(batch))
                 continue
-            for tile, part in zip(tiles, parts, strict=True):
-                _cut(out, tile.kept.times(self._model.scale))[...] = part
+            for tile, part in zip(batch, parts, strict=True):
+                _cut(out, tile.kept.within(origin).times(self._model.scale))[...] = part
             advance(area - counted)
 
     # --- one batch ----------------------------------------------------------------------------------------------------

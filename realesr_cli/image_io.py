@@ -4,11 +4,12 @@ BGR, OpenCV's channel order, exists only in this file.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from realesr_cli.metadata import Metadata, orientation, profile_fits
 from realesr_cli.native_output import codec_messages
 from realesr_cli.options import MAX_PIXELS
 from realesr_cli.reporting import NULL, Reporter
+from realesr_cli.row_writers import ROW_WRITERS
 
 Pixels = NDArray[Any]
 
@@ -46,6 +48,29 @@ class Image:
     def replace(self, pixels: Pixels) -> "Image":
         """The same picture with other pixels; the metadata follows their size."""
         return dataclasses.replace(self, pixels=pixels, metadata=self.metadata.for_result(*pixels.shape))
+
+    def enlarged(self, height: int, width: int, bands: Iterable[Pixels]) -> "ImageRows":
+        """The same picture in another size, whose rows are still being made."""
+        shape = (height, width, self.pixels.shape[2])
+        return ImageRows(
+            shape=shape,
+            dtype=self.pixels.dtype,
+            bands=bands,
+            metadata=self.metadata.for_result(*shape),
+            lossless=self.lossless,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRows:
+    """An `Image` whose rows come one band after the other, and once."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    bands: Iterable[Pixels]
+    """Of (h, W, C) each, from top to bottom."""
+    metadata: Metadata
+    lossless: bool = False
 
 
 def read_image(
@@ -105,7 +130,7 @@ def read_image(
 
 def write_image(
     path: Path | str,
-    image: Image,
+    image: Image | ImageRows,
     *,
     overwrite: bool = False,
     quality: int | None = None,
@@ -114,18 +139,24 @@ def write_image(
 ) -> None:
     """Writes a picture in the format that the suffix names, whole or not at all. Parameters as in `encode_image`.
 
+    PNG, TIFF and PNM files are written row by row; for the other formats the whole picture is gathered first.
+
     Raises: OutputExists, UnsupportedInput, EncodeFailed, DiskFull, OutputError.
     """
     path = Path(path)
     if not overwrite and (path.exists() or path.is_symlink()):
         raise OutputExists(f"{path} is already there", hint="overwrite=True (--overwrite) replaces it", path=path)
-    data = encode_image(path, image, quality=quality, lossless=lossless, reporter=reporter)
-    with replacing(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(data)
+    with replacing(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
+        _encode_into(file, path, _rows(image), quality, lossless, reporter)
 
 
 def encode_image(
-    path: Path, image: Image, *, quality: int | None = None, lossless: bool = False, reporter: Reporter = NULL
+    path: Path,
+    image: Image | ImageRows,
+    *,
+    quality: int | None = None,
+    lossless: bool = False,
+    reporter: Reporter = NULL,
 ) -> bytes:
     """The bytes of a file of the format that the suffix of `path` names; nothing is written.
 
@@ -134,17 +165,55 @@ def encode_image(
 
     Raises: UnsupportedInput (alpha into JPEG, an unknown suffix), EncodeFailed.
     """
+    file = io.BytesIO()
+    _encode_into(file, path, _rows(image), quality, lossless, reporter)
+    return file.getvalue()
+
+
+def _rows(image: Image | ImageRows) -> ImageRows:
+    if isinstance(image, ImageRows):
+        return image
+    height, width, channels = image.pixels.shape
+    return ImageRows(
+        shape=(height, width, channels),
+        dtype=image.pixels.dtype,
+        bands=[image.pixels],
+        metadata=image.metadata,
+        lossless=image.lossless,
+    )
+
+
+def _encode_into(
+    file: BinaryIO, path: Path, rows: ImageRows, quality: int | None, lossless: bool, reporter: Reporter
+) -> None:
     kind = format_of(path)
-    pixels = _as_held(image.pixels, kind, path)
-    channels = 1 if pixels.shape[2] == 1 and kind.grey else 3
-    metadata = image.metadata
-    if metadata.icc and not profile_fits(metadata.icc, channels):
-        metadata = dataclasses.replace(metadata, icc=b"")
+    height, width, channels = rows.shape
+    check_can_hold(path, channels)
+    shape = (height, width, 3 if channels == 1 and not kind.grey else channels)
+    dtype = rows.dtype if kind.deep else np.dtype(np.uint8)
+    metadata = _metadata_held(path, kind, rows.metadata, shape[2], reporter)
+    held = (_as_held(band, kind) for band in rows.bands)
+    if kind.name in ROW_WRITERS:
+        ROW_WRITERS[kind.name](file, shape, dtype, held, metadata)
+        return
+    whole, top = np.empty(shape, dtype), 0
+    for band in held:
+        whole[top : top + band.shape[0]] = _swap_channels(band)
+        top += band.shape[0]
+    lossless = lossless or (rows.lossless and kind.name == "webp" and quality is None)
+    parameters = _parameters(kind, quality, lossless, deep=dtype == np.uint16)
+    file.write(write_metadata(kind.name, _encode(path, kind, whole, metadata, parameters), metadata))
+
+
+def _metadata_held(path: Path, kind: Format, metadata: Metadata, channels: int, reporter: Reporter) -> Metadata:
+    """What a file of this format can hold of `metadata`; a `warning` event names the rest."""
+    held = metadata
+    if metadata.icc and not profile_fits(metadata.icc, 1 if channels == 1 else 3):
+        held = dataclasses.replace(held, icc=b"")
     if kind.name in ("webp", "avif") and metadata.dpi and not metadata.exif:
-        exif = tiff.build_block(tiff.with_resolution({}, metadata.dpi))
-        metadata = dataclasses.replace(metadata, exif=exif)
-    missing = lost(kind.name, metadata)
-    if image.metadata.icc and not metadata.icc:
+        held = dataclasses.replace(held, exif=tiff.build_block(tiff.with_resolution({}, metadata.dpi)))
+    missing = lost(kind.name, held)
+    if metadata.icc and not held.icc:
         missing.append("the colour profile")
     if missing:
         reporter.emit(
@@ -153,10 +222,7 @@ def encode_image(
             message=f"{path} cannot hold everything: {', '.join(missing)} left out",
             hint="PNG, JPEG and TIFF hold most",
         )
-    lossless = lossless or (image.lossless and kind.name == "webp" and quality is None)
-    parameters = _parameters(kind, quality, lossless, deep=pixels.dtype == np.uint16)
-    data = _encode(path, kind, pixels, metadata, parameters)
-    return write_metadata(kind.name, data, metadata)
+    return held
 
 
 def _checked_header(data: bytes, name: str, path: Path | None, max_pixels: int) -> Header:
@@ -265,9 +331,8 @@ def _report(header: Header, found: Metadata, name: str, reporter: Reporter) -> N
         reporter.emit("note", message=f"{name}: {', '.join(found.dropped)} is not carried over")
 
 
-def _as_held(pixels: Pixels, kind: Format, path: Path) -> Pixels:
-    """The pixels with the depth and the channels that the format has. Raises: UnsupportedInput."""
-    check_can_hold(path, pixels.shape[2])
+def _as_held(pixels: Pixels, kind: Format) -> Pixels:
+    """The pixels with the depth and the channels that the format has."""
     if pixels.dtype == np.uint16 and not kind.deep:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.dtype == np.uint16 and kind.name == "avif":
@@ -290,12 +355,11 @@ def _parameters(kind: Format, quality: int | None, lossless: bool, *, deep: bool
         "webp": [cv2.IMWRITE_WEBP_QUALITY, chosen],
         "avif": [cv2.IMWRITE_AVIF_QUALITY, chosen, *((cv2.IMWRITE_AVIF_DEPTH, _AVIF_BITS) if deep else ())],
         "jp2": [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, jp2_size],
-        "tif": [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE],
     }.get(kind.name, [])
 
 
 def _encode(path: Path, kind: Format, pixels: Pixels, metadata: Metadata, parameters: list[int]) -> bytes:
-    """The bytes of the file; WebP and AVIF with their metadata. Raises: EncodeFailed."""
+    """The bytes of the file; WebP and AVIF with their metadata. `pixels` are BGR(A) or grey. Raises: EncodeFailed."""
     blobs = []
     if kind.name in ("webp", "avif"):
         blobs = [
@@ -307,7 +371,7 @@ def _encode(path: Path, kind: Format, pixels: Pixels, metadata: Metadata, parame
     with _silent_codecs():
         try:
             done, data = cv2.imencodeWithMetadata(
-                kind.suffixes[0], _swap_channels(pixels), [n for n, _ in present], [b for _, b in present], parameters
+                kind.suffixes[0], pixels, [n for n, _ in present], [b for _, b in present], parameters
             )
         except (cv2.error, MemoryError) as error:
             raise EncodeFailed(f"cannot encode {path}: {_reason(error)}", path=path) from error

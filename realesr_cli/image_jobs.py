@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ from realesr_cli.errors import (
     UsageError,
 )
 from realesr_cli.image_formats import FORMATS, WRITABLE_SUFFIXES, check_can_hold, format_of, result_suffix
-from realesr_cli.image_io import Image, encode_image, read_image, write_image
+from realesr_cli.image_io import Image, Pixels, encode_image, read_image, write_image
 from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
 from realesr_cli.pipeline import run_pipeline
 from realesr_cli.reporting import Reporter
+from realesr_cli.row_writers import ROW_WRITERS
 from realesr_cli.upscaler import Upscaler
 
 TargetSize = Callable[[int, int], tuple[int, int]]
@@ -171,26 +172,26 @@ def run_jobs(
         _check_target(job, output)
         return _load(job, target_size, output, accept or InputOptions(), reporter)
 
-    def work(job: ImageJob, image: Image) -> Image:
+    def work(job: ImageJob, image: Image) -> Generator[Pixels, None, None]:
         height, width = image.pixels.shape[:2]
         started[job.id] = time.monotonic()
         reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height)
-        large = upscaler(
-            image.pixels, size=target_size(height, width), alpha_mode=output.alpha_mode, label=job.source.name
-        )
-        return image.replace(large)
+        size = target_size(height, width)
+        yield from upscaler.bands(image.pixels, size=size, alpha_mode=output.alpha_mode, label=job.source.name)
 
-    def save(job: ImageJob, image: Image) -> Image:
+    def save(job: ImageJob, image: Image, bands: Iterator[Pixels]) -> tuple[int, int]:
+        size = target_size(*image.pixels.shape[:2])
+        rows = image.enlarged(*size, bands)
         how: dict[str, Any] = {"quality": output.quality, "lossless": output.lossless, "reporter": reporter}
         if job.target == STANDARD:
-            sys.stdout.buffer.write(encode_image(Path(f"stdout{job.suffix}"), image, **how))
+            sys.stdout.buffer.write(encode_image(Path(f"stdout{job.suffix}"), rows, **how))
             sys.stdout.buffer.flush()
         else:
-            write_image(job.target, image, overwrite=output.overwrite, **how)
-        return image
+            write_image(job.target, rows, overwrite=output.overwrite, **how)
+        return size
 
-    def on_done(job: ImageJob, image: Image) -> None:
-        height, width = image.pixels.shape[:2]
+    def on_done(job: ImageJob, size: tuple[int, int]) -> None:
+        height, width = size
         reporter.emit(
             "done",
             id=job.id,
@@ -261,7 +262,8 @@ def describe_jobs(
             _check_target(job, output)
             pixels = _load(job, target_size, output, accept or InputOptions(), reporter).pixels
             height, width = pixels.shape[:2]
-            plan = upscaler.plan(pixels, target_size(height, width), alpha_mode=output.alpha_mode)
+            kept_whole = format_of(Path(f"stdout{job.suffix}")).name not in ROW_WRITERS
+            plan = upscaler.plan(pixels, target_size(height, width), alpha_mode=output.alpha_mode, whole=kept_whole)
         except RealesrError as error:
             fail(job, error)
             continue

@@ -1,16 +1,23 @@
-"""Three stages that overlap: load in one thread, work in the caller's, save in another. Order is kept."""
+"""Three stages that overlap: load in one thread, work in the caller's, save in another. Order is kept.
+
+`work` hands its result over in parts, so that saving a large one begins before it is finished.
+"""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from itertools import islice
-from typing import TypeVar
+from queue import SimpleQueue
+from threading import Event, Semaphore
+from typing import Generic, TypeVar
 
 from realesr_cli.errors import RealesrError
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
-Worked = TypeVar("Worked")
+Part = TypeVar("Part")
 Saved = TypeVar("Saved")
 
 
@@ -18,17 +25,19 @@ def run_pipeline(
     items: Iterable[Item],
     *,
     load: Callable[[Item], Loaded],
-    work: Callable[[Item, Loaded], Worked],
-    save: Callable[[Item, Worked], Saved],
+    work: Callable[[Item, Loaded], Generator[Part, None, None]],
+    save: Callable[[Item, Loaded, Iterator[Part]], Saved],
     on_done: Callable[[Item, Saved], None],
     on_error: Callable[[Item, RealesrError], None],
     depth: int = 2,
 ) -> None:
     """Takes each item through `load`, `work` and `save`; `on_done` and `on_error` are called in the caller's thread.
 
-    At most `depth` items wait on either side of `work`, so memory is bounded. A `RealesrError` of an item goes to
-    `on_error`, and the run goes on unless that raises; every other exception stops the run. Whatever ends it, Ctrl-C
-    included, what has been worked is still saved and reported. No thread outlives the call.
+    `work` is a generator; `save` is given what was loaded and an iterator over what `work` yields, which raises where
+    `work` fails. At most
+    `depth` items wait on either side of `work`, and one part of each, so memory is bounded. A `RealesrError` of an
+    item goes to `on_error`, and the run goes on unless that raises; every other exception stops the run. Whatever ends
+    it, Ctrl-C included, what has been worked is still saved and reported. No thread outlives the call.
     """
     waiting = iter(items)
     loads: deque[tuple[Item, Future[Loaded]]] = deque()
@@ -44,19 +53,28 @@ def run_pipeline(
             else:
                 on_done(item, saved)
 
+    def save_parts(item: Item, loaded: Loaded, parts: _Parts[Part]) -> Saved:
+        try:
+            return save(item, loaded, parts)
+        finally:
+            parts.refuse()
+
     with ThreadPoolExecutor(1, "load") as loader, ThreadPoolExecutor(1, "save") as saver:
+
+        def start(item: Item, loaded: Loaded, parts: _Parts[Part]) -> Future[Saved]:
+            return saver.submit(save_parts, item, loaded, parts)
+
         try:
             loads.extend((item, loader.submit(load, item)) for item in islice(waiting, depth))
             while loads:
                 item, loading = loads.popleft()
                 try:
-                    result = work(item, loading.result())
+                    loaded = loading.result()
+                    saves.append((item, _hand_over(work(item, loaded), partial(start, item, loaded))))
+                    del loaded
                 except RealesrError as error:
                     settle(leave=0)  # what came before is reported before
                     on_error(item, error)
-                else:
-                    saves.append((item, saver.submit(save, item, result)))
-                    del result  # it must not stay alive while the next one is worked
                 del loading
                 loads.extend((item, loader.submit(load, item)) for item in islice(waiting, 1))
                 settle(leave=depth)
@@ -64,3 +82,70 @@ def run_pipeline(
             for _, loading in loads:
                 loading.cancel()
             settle(leave=0)
+
+
+def _hand_over(
+    produced: Generator[Part, None, None], start: Callable[["_Parts[Part]"], Future[Saved]]
+) -> Future[Saved]:
+    """Passes on what `work` yields; saving starts with the first part."""
+    parts: _Parts[Part] = _Parts()
+    saving: Future[Saved] | None = None
+    try:
+        with closing(produced):
+            for part in produced:
+                saving = saving or start(parts)
+                if not parts.put(part):
+                    break  # saving has failed; `settle` meets its error
+                del part  # it must not stay alive while the next one is worked
+    except BaseException:
+        if saving is not None:
+            parts.end(complete=False)
+            saving.exception()  # waits; the item fails by the error of `work`, not by what that does to `save`
+        raise
+    parts.end(complete=True)
+    return saving or start(parts)
+
+
+class _Parts(Generic[Part]):
+    """From the thread that works to the one that saves: at most one part waits."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Part | _End] = SimpleQueue()
+        self._room = Semaphore()
+        self._refused = Event()
+
+    def put(self, part: Part) -> bool:
+        """Waits until there is room; False if nobody wants any more."""
+        self._room.acquire()
+        if not self._refused.is_set():
+            self._queue.put(part)
+        return not self._refused.is_set()
+
+    def end(self, *, complete: bool) -> None:
+        self._queue.put(_End(complete))
+
+    def refuse(self) -> None:
+        self._refused.set()
+        self._room.release()
+
+    def __iter__(self) -> Iterator[Part]:
+        return self
+
+    def __next__(self) -> Part:
+        part = self._queue.get()
+        if isinstance(part, _End):
+            self._queue.put(part)
+            if part.complete:
+                raise StopIteration
+            raise _Incomplete
+        self._room.release()
+        return part
+
+
+class _End:
+    def __init__(self, complete: bool) -> None:
+        self.complete = complete
+
+
+class _Incomplete(Exception):
+    """Tells `save` to drop what it has."""

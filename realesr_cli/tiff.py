@@ -135,8 +135,8 @@ def short(*numbers: int) -> Value:
     return Value(SHORT, struct.pack(f"<{len(numbers)}H", *numbers))
 
 
-def long(value: int) -> Value:
-    return Value(LONG, struct.pack("<I", value))
+def long(*numbers: int) -> Value:
+    return Value(LONG, struct.pack(f"<{len(numbers)}I", *numbers))
 
 
 def rational(value: float) -> Value:

@@ -5,7 +5,7 @@ large = upscaler(pixels, scale=2.5)
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from realesr_cli.models.architectures import LoadedModel, load_model
 from realesr_cli.options import AlphaMode, DeviceOptions, SizeOptions, TileOptions
 from realesr_cli.reporting import NULL, Reporter, progress
 from realesr_cli.resize import reduce
+from realesr_cli.tiling import Tile
 
 Pixels = NDArray[Any]
 
@@ -47,6 +48,15 @@ class Plan:
     """Of the network alone, from its speed on a small tile."""
     memory_bytes: int
     """Peak of activations on the device and of the picture's copies in host memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One run of the network over a picture of this size, without what is padded."""
+
+    height: int
+    width: int
+    tiles: tuple[Tile, ...]
 
 
 class Upscaler:
@@ -107,52 +117,77 @@ class Upscaler:
             size = SizeOptions(scale=scale).target(height, width, self.model.scale)
         elif scale is not None or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
             raise UsageError(f"size={size} must be (height, width) in whole pixels, without a scale beside it")
-        passes = self._passes(height, width, size)
-        self._check_host_memory(height, width, size, passes, pixels.dtype.itemsize)
+        self._check_host_memory(self._work(pixels, size), size, pixels.dtype, whole=True)
+        result = join(self.bands(pixels, size=size, alpha_mode=alpha_mode, label=label), size[0])
+        return result.reshape(*size, *pixels.shape[2:])
+
+    def bands(
+        self, pixels: Pixels, *, size: tuple[int, int], alpha_mode: AlphaMode = "model", label: str = "upscaling"
+    ) -> Generator[Pixels, None, None]:
+        """The result of a call in bands of rows (h, width, C), from top to bottom, each as soon as it is finished.
+
+        So a result can be written that would not fit into memory. Parameters and errors as in a call.
+        """
+        _check(pixels)
+        height, width = pixels.shape[:2]
+        work = self._work(pixels, size)
+        self._check_host_memory(work, size, pixels.dtype, whole=False)
         plain = pixels.reshape(height, width, -1)
         colour, opacity = plain[..., :3], plain[..., 3:]
         shaped = _has_shape(opacity)
         by_network = shaped and alpha_mode == "model"
-        work = sum(height * width * self.model.scale ** (2 * step) for step in range(passes))
-        with progress(self._reporter, work * (2 if by_network else 1), "pixels", label=label) as advance:
+        total = sum(step.height * step.width for step in work) * (2 if by_network else 1)
+        with progress(self._reporter, total, "pixels", label=label) as advance:
             if opacity.size == 0:
-                return self._enlarge(colour, size, passes, advance).reshape(*size, *pixels.shape[2:])
-            colour = self._enlarge(transparency.bleed(colour, opacity), size, passes, advance)
-            if shaped:
-                if by_network:
-                    opacity = self._enlarge(opacity, size, passes, advance, limit=transparency.limit)
-                else:
-                    opacity = transparency.resize(opacity, *size)
+                yield from self._enlarge(colour, size, len(work), advance)
+                return
+            if by_network:
+                limits = transparency.Limits(opacity)
+                alphas = _Rows(self._enlarge(opacity, size, len(work), advance, limits))
+            elif shaped:
+                alphas = _Rows(iter([transparency.resize(opacity, *size)]))
             else:
-                opacity = np.full((*size, 1), opacity.flat[0], opacity.dtype)
-        return np.concatenate((colour, opacity), axis=2)
+                alphas = _Rows(iter([np.broadcast_to(opacity[:1, :1], (*size, 1))]))
+            for band in self._enlarge(transparency.bleed(colour, opacity), size, len(work), advance):
+                yield np.concatenate((band, alphas.take(band.shape[0])), axis=2)
 
-    def plan(self, pixels: Pixels, size: tuple[int, int], *, alpha_mode: AlphaMode = "model") -> Plan:
-        """What `__call__` does for this picture, without doing it."""
-        height, width = pixels.shape[:2]
-        passes, precise = self._passes(height, width, size), self._precise(pixels.dtype)
-        host = self._host_bytes(height, width, size, passes, pixels.dtype.itemsize)
-        computed, tiles, area = 0, 0, 0
-        for _ in range(passes):
-            cut = self._engine.plan(*self._padded_size(height, width), precise=precise)
-            tiles += len(cut)
-            computed += sum(tile.source.area for tile in cut)
-            area += height * width
-            height, width = height * self.model.scale, width * self.model.scale
+    def plan(
+        self, pixels: Pixels, size: tuple[int, int], *, alpha_mode: AlphaMode = "model", whole: bool = True
+    ) -> Plan:
+        """What `__call__` does for this picture, or `bands` where the result is not kept `whole`, without doing it."""
+        precise = self._precise(pixels.dtype)
+        work = self._work(pixels, size)
+        computed = sum(tile.source.area for step in work for tile in step.tiles)
         # transparency is a second picture for the network
         runs = 2 if alpha_mode == "model" and _has_shape(pixels[..., 3:]) else 1
-        window = cut[0].source
+        window = work[-1].tiles[0].source
         return Plan(
             height=size[0],
             width=size[1],
-            passes=passes,
-            tiles=runs * tiles,
+            passes=len(work),
+            tiles=runs * sum(len(step.tiles) for step in work),
             tile_height=window.height,
             tile_width=window.width,
-            overhead=computed / area,
+            overhead=computed / sum(step.height * step.width for step in work),
             seconds=runs * computed / self._pixels_per_second(precise),
-            memory_bytes=host + self._engine.window_bytes(window.area, precise=precise),
+            memory_bytes=self._host_bytes(work, size, pixels.dtype, whole=whole)
+            + self._engine.window_bytes(window.area, precise=precise),
         )
+
+    def _work(self, pixels: Pixels, size: tuple[int, int]) -> list[_Pass]:
+        """The runs of the network that make a result at least as large as `size`."""
+        (height, width), scale = pixels.shape[:2], self.model.scale
+        work: list[_Pass] = []
+        while not work or height < size[0] or width < size[1]:
+            if work and scale == 1:
+                raise UsageError(
+                    f"{self.model.name} restores pictures at their size and cannot enlarge them",
+                    hint="choose -s 1 or less, or another model with -m",
+                )
+            tiles = self._engine.plan(*self._padded_size(height, width), precise=self._precise(pixels.dtype))
+            work.append(_Pass(height, width, tiles))
+            height, width = height * scale, width * scale
+        return work
 
     def _pixels_per_second(self, precise: bool) -> float:
         """Input pixels that the network computes in a second on this device, timed once on a small tile."""
@@ -162,22 +197,10 @@ class Upscaler:
                 height, width = self._padded_size(side, side)
                 picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
                 started = time.perf_counter()
-                self._pass(picture, np.dtype(np.uint8), precise, lambda amount: None)
+                join(self._pass(picture, np.dtype(np.uint8), precise, lambda amount: None), height * self.model.scale)
                 best = max(best, height * width / (time.perf_counter() - started))
             self._speeds[precise] = best
         return self._speeds[precise]
-
-    def _passes(self, height: int, width: int, size: tuple[int, int]) -> int:
-        """How often the network must run so that its result is at least as large as `size`."""
-        factor, passes = self.model.scale, 1
-        while size[0] > height * factor**passes or size[1] > width * factor**passes:
-            if factor == 1:
-                raise UsageError(
-                    f"{self.model.name} restores pictures at their size and cannot enlarge them",
-                    hint="choose -s 1 or less, or another model with -m",
-                )
-            passes += 1
-        return passes
 
     def _enlarge(
         self,
@@ -185,56 +208,104 @@ class Upscaler:
         size: tuple[int, int],
         passes: int,
         advance: Advance,
-        limit: Callable[[Pixels, Pixels], Pixels] | None = None,
-    ) -> Pixels:
-        """(H, W, 1 or 3) -> (*size, the same), same dtype; 16 bits between the steps, so that rounding happens once.
+        limits: transparency.Limits | None = None,
+    ) -> Iterator[Pixels]:
+        """(H, W, 1 or 3) -> bands (h, width, the same), same dtype; 16 bits between the steps, to round once.
 
-        `limit(result, source)` corrects the network's result before it is reduced.
+        `limits` corrects the network's result before it is reduced.
         """
         if pixels.shape[2] == 3 and _is_grey(pixels):
-            return np.repeat(self._enlarge(pixels[..., :1], size, passes, advance), 3, axis=2)
-        source, dtype = pixels, pixels.dtype
-        for step in range(passes, 0, -1):
-            height, width = (side * self.model.scale for side in pixels.shape[:2])
-            exact = step == 1 and (height, width) == size
-            pixels = self._pass(pixels, dtype if exact else np.dtype(np.uint16), self._precise(dtype), advance)
-        if limit is not None:
-            pixels = limit(pixels, source)
-        return pixels if exact else reduce(pixels, *size, dtype)
+            for band in self._enlarge(pixels[..., :1], size, passes, advance):
+                yield np.repeat(band, 3, axis=2)
+            return
+        dtype, precise, scale = pixels.dtype, self._precise(pixels.dtype), self.model.scale
+        for _ in range(passes - 1):
+            pixels = join(self._pass(pixels, np.dtype(np.uint16), precise, advance), pixels.shape[0] * scale)
+        native = (pixels.shape[0] * scale, pixels.shape[1] * scale)
+        bands = self._pass(pixels, dtype if native == size else np.dtype(np.uint16), precise, advance)
+        if limits is not None:
+            bands = _held(bands, limits, native)
+        yield from bands if native == size else reduce(bands, native, size, dtype)
 
     def _precise(self, dtype: np.dtype[Any]) -> bool:
         """Whether a picture needs float32: bf16 has 8 significant bits and fp16 has 11, too few for one of 16 bits."""
         return dtype == np.uint16 and not self.choice.explicit_precision
 
-    def _pass(self, pixels: Pixels, dtype: np.dtype[Any], precise: bool, advance: Advance) -> Pixels:
-        """One run of the network over the whole picture: (H, W, C) -> (scale*H, scale*W, C) of `dtype`."""
-        height, width, channels = pixels.shape
-        padded = _pad(pixels, *self._padded_size(height, width))
-        scale = self.model.scale
-        out = np.empty((padded.shape[0] * scale, padded.shape[1] * scale, channels), dtype)
-        self._engine.run(padded, out, precise=precise, advance=advance)
-        return out[: height * scale, : width * scale]
+    def _pass(self, pixels: Pixels, dtype: np.dtype[Any], precise: bool, advance: Advance) -> Iterator[Pixels]:
+        """One run of the network over the picture: (H, W, C) -> bands of (scale*H, scale*W, C) of `dtype`."""
+        height, width = (side * self.model.scale for side in pixels.shape[:2])
+        padded = _pad(pixels, *self._padded_size(*pixels.shape[:2]))
+        tiles = self._engine.plan(*padded.shape[:2], channels=pixels.shape[2], precise=precise)
+        top = 0
+        for band in self._engine.bands(padded, tiles, dtype, precise=precise, advance=advance):
+            yield band[: height - top, :width]
+            top += band.shape[0]
 
     def _padded_size(self, height: int, width: int) -> tuple[int, int]:
         align = self.model.multiple_of
         return -(-height // align) * align, -(-width // align) * align
 
-    def _host_bytes(self, height: int, width: int, size: tuple[int, int], passes: int, bytes_per_value: int) -> int:
-        """Memory of the picture, of the network's result and, where that is reduced, of the final one."""
-        native: int = height * width * self.model.scale ** (2 * passes)
-        final = size[0] * size[1]
-        exact = native == final
-        values = height * width * bytes_per_value + native * (bytes_per_value if exact else 2)
-        return 3 * (values if exact else values + final * (bytes_per_value + 2))
+    def _host_bytes(self, work: list[_Pass], size: tuple[int, int], dtype: np.dtype[Any], *, whole: bool) -> int:
+        """Memory of the picture, of results between passes, of bands and, if it is kept `whole`, of the result."""
+        last, scale = work[-1], self.model.scale
+        exact = (last.height * scale, last.width * scale) == size
+        rows = self._engine.band_rows(last.tiles) * scale
+        # one band is made, one waits, one is being written
+        band = rows * last.width * scale * (dtype.itemsize if exact else 2) * (1 if whole else 3)
+        values = work[0].height * work[0].width * dtype.itemsize + 2 * sum(
+            step.height * step.width for step in work[1:]
+        )
+        if whole and rows < last.height * scale:
+            values += size[0] * size[1] * dtype.itemsize
+        return 3 * (values + band)
 
-    def _check_host_memory(self, height: int, width: int, size: tuple[int, int], passes: int, depth: int) -> None:
-        needed = self._host_bytes(height, width, size, passes, depth)
+    def _check_host_memory(
+        self, work: list[_Pass], size: tuple[int, int], dtype: np.dtype[Any], *, whole: bool
+    ) -> None:
+        needed = self._host_bytes(work, size, dtype, whole=whole)
         free = free_memory_bytes(torch.device("cpu"))
         if needed > free:
             raise OutOfMemory(
                 f"a result of {size[1]}x{size[0]} needs {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} free",
                 hint="choose a smaller size with -s, --width or --fit, or close other programs",
             )
+
+
+def join(bands: Iterable[Pixels], height: int) -> Pixels:
+    """Bands (h, W, C) as one picture (height, W, C)."""
+    whole: Pixels | None = None
+    top = 0
+    for band in bands:
+        if band.shape[0] == height:
+            return band
+        if whole is None:
+            whole = np.empty((height, *band.shape[1:]), band.dtype)
+        whole[top : top + band.shape[0]] = band
+        top += band.shape[0]
+    assert whole is not None and top == height, "the bands do not fill the picture"
+    return whole
+
+
+class _Rows:
+    """Bands, given out again in heights of the caller's choice."""
+
+    def __init__(self, bands: Iterator[Pixels]) -> None:
+        self._bands = bands
+        self._rest: list[Pixels] = []
+
+    def take(self, count: int) -> Pixels:
+        while sum(map(len, self._rest)) < count:
+            self._rest.append(next(self._bands))
+        rows = np.concatenate(self._rest) if len(self._rest) > 1 else self._rest[0]
+        self._rest = [rows[count:]]
+        return rows[:count]
+
+
+def _held(bands: Iterable[Pixels], limits: transparency.Limits, size: tuple[int, int]) -> Iterator[Pixels]:
+    top = 0
+    for band in bands:
+        yield limits.hold(band, top, size)
+        top += band.shape[0]
 
 
 def _check(pixels: Pixels) -> None:

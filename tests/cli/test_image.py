@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from realesr_cli import read_image, weights
 from realesr_cli.cli import image as image_command
 from realesr_cli.errors import DownloadFailed, OutputError
+from realesr_cli.row_writers import ROW_WRITERS
 
 Command = Callable[..., Any]
 Picture = Callable[..., Path]
@@ -390,11 +391,11 @@ def test_a_kill_during_the_write_leaves_no_final_name(
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "def half(path, data):\n"
-        "    with open(path, 'wb') as file:\n"
-        "        file.write(data[: len(data) // 2]); file.flush()\n"
+        "import realesr_cli.image_io\n"
+        "def half(file, *rest):\n"
+        "    file.write(bytes(5000)); file.flush()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Path.write_bytes = half\n"
+        "realesr_cli.image_io.ROW_WRITERS['png'] = half\n"
         f"sys.argv = ['realesr', 'image', {str(source)!r}, '-m', {str(model_file)!r}]\n"
         "from realesr_cli.cli.main import main\n"
         "main()\n"
@@ -413,14 +414,12 @@ def test_a_kill_during_the_write_leaves_no_final_name(
 def test_a_full_disk_stops_the_run(
     realesr: Command, model_file: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    original = Path.write_bytes
-
-    def full(path: Path, content: bytes) -> int:
-        original(path, content[:10])
+    def full(file: BinaryIO, *rest: object) -> None:
+        file.write(bytes(10))
         raise OSError(28, "No space left on device")
 
     sources = [picture("a.png"), picture("b.png")]
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setitem(ROW_WRITERS, "png", full)
     done = realesr("image", *sources, "-m", model_file, "--json")
     failed = done.events("failed")
     assert (done.status, failed[0]["input"], "no space left" in failed[0]["message"]) == (6, str(sources[0]), True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from realesr_cli import boxes, tiff
-from realesr_cli.containers import png_chunks, read_metadata, write_metadata
+from realesr_cli.containers import png_chunks, png_metadata, read_metadata
 from realesr_cli.image_header import read_header
 from realesr_cli.image_io import Image, encode_image, read_image
 from realesr_cli.metadata import Metadata, orientation
@@ -144,8 +144,9 @@ def test_a_grey_profile_stays_with_grey_pixels_only(events: Any) -> None:
 
 def test_damaged_metadata_is_left_out() -> None:
     data = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
-    broken = write_metadata("png", data, Metadata(icc=_profile(b"GRAY")))
-    broken = broken.replace(b"icc\0\0x", b"icc\0\0y")
+    whole = data[:33] + png_metadata(Metadata(icc=_profile(b"GRAY"))) + data[33:]
+    assert read_metadata("png", whole) != Metadata()
+    broken = whole.replace(b"icc\0\0x", b"icc\0\0y")
     assert read_metadata("png", broken) == Metadata()
 
 

@@ -17,6 +17,9 @@ class Run:
         self.done: list[tuple[int, int]] = []
         self.failed: list[int] = []
         self.stages = {"load": lambda n: n * 10, "work": lambda n, x: x + 1, "save": lambda n, x: x} | stages
+        work, save = self.stages["work"], self.stages["save"]
+        self.stages["work"] = lambda item, loaded: (part for part in [work(item, loaded)])
+        self.stages["save"] = lambda item, loaded, parts: save(item, *parts)
         self.count = count
 
     def __call__(self) -> "Run":
@@ -94,3 +97,91 @@ def test_stages_overlap_and_the_queues_are_bounded() -> None:
     Run(20, load=load, work=lambda n, x: time.sleep(0.01), save=save)()
     assert time.monotonic() - started < 20 * 0.02 * 0.95
     assert ahead <= 2 * 2 + 3
+
+
+def _in_parts(count: int = 4, **stages: Any) -> tuple[list[tuple[int, Any]], list[RealesrError]]:
+    done: list[tuple[int, Any]] = []
+    failed: list[RealesrError] = []
+    stages = {"load": lambda n: n, "save": lambda n, x, parts: list(parts)} | stages
+    run_pipeline(
+        range(count),
+        on_done=lambda item, saved: done.append((item, saved)),
+        on_error=lambda item, error: failed.append(error),
+        **stages,
+    )
+    return done, failed
+
+
+def test_a_result_is_saved_while_its_last_part_is_still_worked() -> None:
+    saved = threading.Event()
+
+    def work(item: int, loaded: int) -> Any:
+        yield "first"
+        assert saved.wait(5)
+        yield "second"
+
+    def save(item: int, loaded: int, parts: Any) -> list[str]:
+        first = next(parts)
+        saved.set()
+        return [first, *parts]
+
+    assert _in_parts(work=work, save=save) == ([(n, ["first", "second"]) for n in range(4)], [])
+
+
+def test_only_one_part_waits() -> None:
+    made: list[None] = []
+    saved: list[None] = []
+    ahead: list[int] = []
+
+    def work(item: int, loaded: int) -> Any:
+        for _ in range(10):
+            made.append(None)
+            ahead.append(len(made) - len(saved))
+            yield None
+
+    def save(item: int, loaded: int, parts: Any) -> None:
+        for _ in parts:
+            time.sleep(0.002)
+            saved.append(None)
+
+    _in_parts(1, work=work, save=save)
+    assert max(ahead) == 3  # made, waiting, being saved
+
+
+def test_work_that_fails_midway_drops_what_was_saved_of_it() -> None:
+    kept = []
+
+    def work(item: int, loaded: int) -> Any:
+        yield 1
+        if item == 1:
+            raise RealesrError("out of memory")
+        yield 2
+
+    def save(item: int, loaded: int, parts: Any) -> None:
+        list(parts)
+        kept.append(item)
+
+    done, failed = _in_parts(work=work, save=save)
+    assert [item for item, _ in done] == kept == [0, 2, 3]
+    assert [str(error) for error in failed] == ["out of memory"]
+
+
+def test_saving_that_fails_ends_the_work_on_that_item() -> None:
+    worked = []
+
+    def work(item: int, loaded: int) -> Any:
+        for part in range(100):
+            worked.append(item)
+            yield part
+
+    def save(item: int, loaded: int, parts: Any) -> None:
+        if item == 2:
+            next(parts)
+            raise RealesrError("disk full")
+        list(parts)
+
+    done, failed = _in_parts(work=work, save=save)
+    assert [item for item, _ in done] == [0, 1, 3]
+    assert len(failed) == 1
+    assert worked.count(2) < 10
+    assert threading.active_count() == 1
