@@ -31,6 +31,8 @@ from realesr_cli.tiling import Box, Tile, plan_tiles, split_tile
 Pixels = NDArray[Any]
 Advance = Callable[[float], None]
 
+# A tile's memory on a CPU, where larger tiles gain nothing, and where memory belongs to everybody.
+_HOST_BYTES = 2**30
 # Share of the free memory that activations may take; the rest is for the picture, the weights and everybody else.
 _MEMORY_SHARE = 0.4
 # A tile whose kept part would be smaller than this is all context: the device is simply too small.
@@ -71,6 +73,8 @@ class Engine:
         if self._options.size is not None:
             return plan_tiles(height, width, size=self._options.size, pad=pad, align=align)
         budget = max(0, int(free_memory_bytes(self._choice.device) * _MEMORY_SHARE))
+        if self._choice.device.type == "cpu":
+            budget = min(budget, _HOST_BYTES)
         window_px = bisect_right(
             range(self._largest_side_px**2 + 1),
             budget,
@@ -93,9 +97,8 @@ class Engine:
         model, value_bytes = self._model, 4 if precise else torch.finfo(self._choice.dtype).bits // 8
         runs = math.ceil(channels / model.channels_in)  # a model for one channel takes three as a batch
         values = window_px * model.values_per_px + min(window_px, model.tail_px) * model.tail_values_per_px
-        ends = (
-            4 * max(channels, model.channels_out) * (1 + 2 * model.scale**2) * (2 if self._options.self_ensemble else 1)
-        )
+        # float32 in and out, and the bytes made of it
+        ends = max(channels, model.channels_out) * (4 + 5 * model.scale**2) * (2 if self._options.self_ensemble else 1)
         return runs * values * value_bytes + window_px * ends
 
     def bands(

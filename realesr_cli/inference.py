@@ -19,6 +19,8 @@ from realesr_cli.tiling import Box
 
 Pixels = NDArray[Any]
 
+# Values that are rounded at once: a quarter of a megabyte as float32.
+_ROUNDING_VALUES = 2**16
 _LUMA = (0.299, 0.587, 0.114)  # BT.601, as the reference turns RGB results into grey
 
 
@@ -72,13 +74,17 @@ class Inference:
         r, per_pixel = self._shuffle, self._model.scale // self._shuffle
         box = box.times(per_pixel)
         part = values[:, box.top : box.bottom, box.left : box.right].permute(1, 2, 0)
-        part = part.mul(levels).round_().clamp_(0, levels).to(torch.uint8 if levels == 255 else torch.int32)
-        if r > 1:
-            height, width, planes = part.shape
-            part = part.reshape(height, width, planes // r**2, r, r).permute(0, 3, 1, 4, 2)
-            part = part.reshape(height * r, width * r, planes // r**2)
-        whole = part.cpu().numpy()
-        return whole.astype(np.uint8 if levels == 255 else np.uint16, copy=False)
+        height, width, planes = part.shape
+        dtype = torch.uint8 if levels == 255 else torch.int32
+        out = torch.empty((height * r, width * r, planes // r**2), dtype=dtype, device=part.device)
+        # on a CPU in strips that stay in its caches; a GPU has no such thing to gain
+        rows = max(1, _ROUNDING_VALUES // (width * planes)) if part.device.type == "cpu" else height
+        for top in range(0, height, rows):
+            strip = part[top : top + rows].mul(levels).round_().clamp_(0, levels).to(dtype)
+            if r > 1:
+                strip = strip.reshape(len(strip), width, planes // r**2, r, r).permute(0, 3, 1, 4, 2)
+            out[top * r : (top + rows) * r] = strip.reshape(-1, *out.shape[1:])
+        return out.cpu().numpy().astype(np.uint8 if levels == 255 else np.uint16, copy=False)
 
     def _values(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """(N, 1 or 3, H, W) in [0, 1] -> float32 planes (N, C*r*r, ...), C as in x, whatever the model takes."""

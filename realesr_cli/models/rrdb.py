@@ -4,6 +4,8 @@ Wang et al. 2018, "ESRGAN: Enhanced Super-Resolution Generative Adversarial Netw
 pixel-unshuffle variants are those of Real-ESRGAN (arXiv:2107.10833). Key names are BasicSR's.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -16,6 +18,14 @@ from realesr_cli.models.mixed import centred, low
 # In inference the last layers, which work on 4 to 16 times as many pixels as the trunk, go over strips of rows with
 # about so many pixels of the trunk's output, so that the peak memory is the trunk's.
 STRIP_PX = 32768
+# So do the dense blocks, whose maps take most of the trunk's memory. They reach 5 rows, which are computed twice; a
+# GPU has more memory, and needs larger pieces to be busy.
+_BLOCK_STRIP_PX = {"cpu": 2**17}
+_BLOCK_STRIP_PX_ELSEWHERE = 2**20
+_BLOCK_REACH = 5
+# At full size the last three convolutions reach 3 rows, which are less than 2 at half size; that one's own row makes
+# them less than 3 there, and so on down to less than 2 rows of the trunk.
+_TAIL_REACH = 2
 
 
 class DenseBlock(nn.Module):
@@ -34,6 +44,12 @@ class DenseBlock(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
+        rows = _BLOCK_STRIP_PX.get(x.device.type, _BLOCK_STRIP_PX_ELSEWHERE) // x.shape[3]
+        if torch.is_grad_enabled() or x.shape[2] <= rows:
+            return self._whole(x)
+        return in_strips(self._whole, x, torch.empty_like(x), rows, _BLOCK_REACH)
+
+    def _whole(self, x: Tensor) -> Tensor:
         known = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             known = torch.cat((known, F.leaky_relu(conv(known), 0.2, inplace=True)), 1)
@@ -41,7 +57,7 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Three dense blocks with a residual around each and around all; (N, width, H, W) -> the same.
+    """Three dense blocks with a residual around each and around all; (N, width, H, W) -> the same, in inference in place.
 
     The outer sum stays in the input's precision. What the inner ones round away counts a fifth in it; to keep them in
     float32 as well costs a fifth of the time.
@@ -54,7 +70,8 @@ class RRDB(nn.Module):
         self.rdb3 = DenseBlock(width, growth)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.add(x, self.rdb3(self.rdb2(self.rdb1(low(x, self.rdb1.conv1)))), alpha=0.2)
+        change = self.rdb3(self.rdb2(self.rdb1(low(x, self.rdb1.conv1))))
+        return torch.add(x, change, alpha=0.2) if torch.is_grad_enabled() else x.add_(change, alpha=0.2)
 
 
 class RRDBNet(nn.Module):
@@ -92,11 +109,21 @@ class RRDBNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.unshuffle)
-        first = self.conv_first(x)
-        features = first + self.conv_body(low(self.body(first), self.conv_body))
-        if torch.is_grad_enabled():
-            return self._enlarge(features, first.dtype)
-        return self._enlarge_in_strips(features, first.dtype)
+        features = self.conv_first(x)
+        # in inference its result is made again at the end rather than kept all the while: a map less in memory
+        first = features if torch.is_grad_enabled() else None
+        for block in self.body:
+            features = block(features)
+        features = self.conv_body(low(features, self.conv_body))
+        features = self.conv_first(x).add_(features) if first is None else first + features
+        rows = max(16, STRIP_PX // features.shape[3])
+        if torch.is_grad_enabled() or features.shape[2] <= rows:
+            return self._enlarge(features, x.dtype)
+        growth = 2 ** len(self.up_names)
+        height, width = (side * growth for side in features.shape[2:])
+        shape = (features.shape[0], self.conv_last.out_channels, height, width)
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        return in_strips(partial(self._enlarge, dtype=out.dtype), features, out, rows, _TAIL_REACH)
 
     def _enlarge(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         features = low(features, self.conv_hr)
@@ -106,23 +133,16 @@ class RRDBNet(nn.Module):
         features = F.leaky_relu(self.conv_hr(features), 0.2, inplace=True)
         return centred(self.conv_last, features, dtype)
 
-    def _enlarge_in_strips(self, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """The same values as `_enlarge`: a strip sees as many rows more on each side as the layers reach."""
-        rows = features.shape[2]
-        growth: int = 2 ** len(self.up_names)
-        # each doubling's convolution reaches one row at its own size, the last two one row each at full size
-        context = len(self.up_names) + 2
-        cuts = [*range(0, rows, max(16, STRIP_PX // features.shape[3])), rows]
-        out: Tensor | None = None
-        for top, bottom in pairwise(cuts):
-            start, stop = max(0, top - context), min(rows, bottom + context)
-            strip = self._enlarge(features[:, :, start:stop], dtype)
-            kept = strip[:, :, (top - start) * growth : (bottom - start) * growth]
-            if out is None:
-                if bottom == rows:
-                    return kept
-                shape = (kept.shape[0], kept.shape[1], rows * growth, kept.shape[3])
-                out = torch.empty(shape, dtype=dtype, device=kept.device, memory_format=torch.channels_last)
-            out[:, :, top * growth : bottom * growth] = kept
-        assert out is not None
-        return out
+
+def in_strips(part: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, rows: int, reach: int) -> Tensor:
+    """Fills `out` with `part(x)`, computed over strips of `rows` rows of x and `reach` more on each side.
+
+    x is (N, C, H, W), out (N, C', H*growth, W*growth), where each row comes from at most `reach` rows of x around it.
+    """
+    height, growth = x.shape[2], out.shape[2] // x.shape[2]
+    cuts = [*range(0, max(1, height - rows // 2), rows), height]  # a rest of less than half a strip joins the last one
+    for top, bottom in pairwise(cuts):
+        start, stop = max(0, top - reach), min(height, bottom + reach)
+        strip = part(x[:, :, start:stop])
+        out[:, :, top * growth : bottom * growth] = strip[:, :, (top - start) * growth : (bottom - start) * growth]
+    return out

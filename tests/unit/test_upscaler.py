@@ -11,6 +11,7 @@ from networks import compact, nearest, rrdb
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
 from realesr_cli.alpha import flatten
 from realesr_cli.errors import OutOfMemory, UnsupportedInput, UsageError
+from realesr_cli.models import rrdb as rrdb_module
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.options import AlphaMode
 
@@ -301,3 +302,21 @@ def test_tiles_of_large_pictures_stay_moderate() -> None:
     assert max(plan.tile_height, plan.tile_width) <= 30 * 34 + 40
     assert plan.overhead <= 1.16
     assert plan.memory_bytes < 1.5 * 2**30
+
+
+@pytest.mark.parametrize(("ups", "unshuffle"), [(2, 1), (1, 1), (3, 1), (2, 2)])
+def test_strips_of_rrdbnet_give_the_same_values(ups: int, unshuffle: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = rrdb_module.RRDBNet(width=8, blocks=2, growth=4, up_steps=ups, unshuffle=unshuffle)
+    for parameter in network.parameters():
+        parameter.data *= 3  # so that every layer counts
+    x = torch.rand(2, 3, 70 * unshuffle, 22 * unshuffle)
+    whole = network(x).detach()  # with gradients nothing is cut
+    cut = []
+    original = rrdb_module.in_strips
+    monkeypatch.setattr(rrdb_module, "in_strips", lambda *args: cut.append(args) or original(*args))
+    monkeypatch.setattr(rrdb_module, "STRIP_PX", 22 * 19)
+    monkeypatch.setattr(rrdb_module, "_BLOCK_STRIP_PX", {"cpu": 22 * 16})
+    with torch.inference_mode():
+        assert torch.allclose(network(x), whole, rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
+    assert len(cut) == 2 * 3 + 1
