@@ -6,8 +6,10 @@ A network read from a published pair is written with the same bytes in its `.bin
 
 import struct
 from collections import Counter
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from realesr_cli.models.graph import (
@@ -89,24 +91,20 @@ def _layer(operation: Operation) -> tuple[str, str, bytes]:
     return kind, parameters, data
 
 
-def stored(weight: Tensor) -> Tensor:
+def stored(weight: Tensor) -> NDArray[Any]:
     """A convolution's weights as the file holds them: float16, unless a number is too large for it."""
-    half = weight.half()
-    return half if torch.isfinite(half).all() else weight.float()
+    numbers = weight.detach().numpy()
+    with np.errstate(over="ignore"):
+        half = numbers.astype("<f2")
+    return half if np.isfinite(half).all() else numbers.astype("<f4")
 
 
 def _weights(weight: Tensor) -> bytes:
     """With the word in front that says which type they have, and zeros up to a multiple of four bytes."""
     numbers = stored(weight)
-    flag = FLOAT16_FLAG if numbers.dtype == torch.float16 else FLOAT32_FLAG
-    data = _little_endian(numbers)
-    return struct.pack("<I", flag) + data + bytes(-len(data) % 4)
+    flag = FLOAT16_FLAG if numbers.itemsize == 2 else FLOAT32_FLAG
+    return struct.pack("<I", flag) + numbers.tobytes() + bytes(-numbers.nbytes % 4)
 
 
 def _float32(values: Tensor) -> bytes:
-    return _little_endian(values.float())
-
-
-def _little_endian(values: Tensor) -> bytes:
-    array = values.detach().contiguous().numpy()
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return values.detach().numpy().astype("<f4").tobytes()
