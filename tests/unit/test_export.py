@@ -23,6 +23,7 @@ from realesr_cli.models.graph import INPUT, OUTPUT, Convolution, PReLU, graph_of
 from realesr_cli.models.ncnn import parse_ncnn, read_ncnn
 from realesr_cli.models.ncnn_writer import ncnn_files
 from realesr_cli.models.onnx_writer import _message
+from realesr_cli.models.rrdb import RRDBNet
 from realesr_cli.models.srcnn import SRCNN
 from realesr_cli.models.srresnet import MSRResNet, SRResNet
 
@@ -250,11 +251,13 @@ def test_a_file_that_reads_back_differently_gets_no_name(
 
 def test_spandrel_reads_the_pth(tmp_path: Path) -> None:
     spandrel = pytest.importorskip("spandrel", reason="the extra `community` is not installed", exc_type=ImportError)
-    for model in (rrdb(), rrdb(unshuffle=2), compact()):
+    usual = RRDBNet(width=8, blocks=1)  # spandrel reads the width off the tensors, but not the growth
+    doubling = RRDBNet(width=8, blocks=1, unshuffle=2)
+    for model in (loaded(usual), loaded(doubling, scale=2), compact()):
         found = spandrel.ModelLoader("cpu").load_from_file(
             str(export_model(model, tmp_path / "x.pth", "pth", overwrite=True))
         )
         x = torch.rand(1, 3, 12, 16)
+        assert found.scale == model.scale
         with torch.inference_mode():
-            y = found.model(x)
-            assert float((y - model.network(x)).abs().max()) <= 1e-5
+            assert float((found.model(x) - model.network(x)).abs().max()) <= 1e-5
