@@ -154,7 +154,7 @@ def _interpolate(
 def export(
     *,
     model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name from `realesr models list`, or a file.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="For ONNX Runtime, OpenVINO, TensorRT, OpenCV.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="For ONNX Runtime, OpenVINO, OpenCV and others.")] = False,
     ncnn: Annotated[
         bool, typer.Option("--ncnn", help="A .param and a .bin, for realesrgan-ncnn-vulkan and Upscayl.")
     ] = False,

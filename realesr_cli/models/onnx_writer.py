@@ -26,7 +26,7 @@ from realesr_cli.models.graph import (
 )
 
 _IR_VERSION, _OPERATOR_SET = 7, 13
-_ELEMENT_TYPES = {torch.float32: 1, torch.int64: 7}
+_FLOAT32 = 1
 _RESIZE: dict[str, dict[str, "_Attribute"]] = {
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
@@ -107,10 +107,11 @@ def _steps(node: Node) -> Iterator[_Step]:
         case PixelShuffle(factor):
             yield _Step("DepthToSpace", node.inputs, output, {"blocksize": factor, "mode": "CRD"})
         case PixelUnshuffle(factor, channels):
-            # SpaceToDepth knows one order only: all channels of a pixel together
-            order = torch.arange(channels * factor**2).view(factor**2, channels).T.flatten()
-            yield _Step("SpaceToDepth", node.inputs, f"{output}_by_pixel", {"blocksize": factor})
-            yield _Step("Gather", (f"{output}_by_pixel", order), output, {"axis": 1})
+            # by a convolution that picks one number for each channel: SpaceToDepth has another order of channels, and
+            # OpenVINO 2026.4.1 gives wrong results where a Gather puts it right in front of a Conv
+            count = channels * factor**2
+            pick = torch.eye(count).view(count, channels, factor, factor)
+            yield _Step("Conv", (*node.inputs, pick), output, {"kernel_shape": [factor] * 2, "strides": [factor] * 2})
         case Resize(mode, factor):
             scales = torch.tensor([1.0, 1.0, factor, factor])
             yield _Step("Resize", (*node.inputs, "", scales), output, _RESIZE[mode])
@@ -129,15 +130,14 @@ def _attribute(name: str, value: _Attribute) -> bytes:
 
 
 def _tensor(name: str, tensor: Tensor) -> bytes:
-    array = tensor.detach().contiguous().numpy()
-    data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    return _message(*((1, size) for size in tensor.shape), (2, _ELEMENT_TYPES[tensor.dtype]), (8, name), (9, data))
+    data = tensor.detach().numpy().astype("<f4", copy=False).tobytes()
+    return _message(*((1, size) for size in tensor.shape), (2, _FLOAT32), (8, name), (9, data))
 
 
 def _blob(name: str, shape: tuple[int | str, ...]) -> bytes:
     """ValueInfoProto of a float32 blob; a size that is a name is free."""
     sizes = (_message((1, size) if isinstance(size, int) else (2, size)) for size in shape)
-    tensor_type = _message((1, _ELEMENT_TYPES[torch.float32]), (2, _message(*((1, size) for size in sizes))))
+    tensor_type = _message((1, _FLOAT32), (2, _message(*((1, size) for size in sizes))))
     return _message((1, name), (2, _message((1, tensor_type))))
 
 

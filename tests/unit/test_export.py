@@ -1,6 +1,6 @@
 """Exported files: every number kept, self-describing, the same bytes each time, whole or not at all.
 
-Whether other programs compute the same with them is in tests/golden/test_export.py.
+Whether other programs compute the same with them is in tests/golden/test_exported.py.
 """
 
 from collections import Counter

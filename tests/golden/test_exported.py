@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,17 @@ _OFFICIAL = {
     "general-wdn-x4v3": "ncnn/realesr-general-wdn-x4v3.param",
     "x4plus-anime": "ncnn/realesrgan-x4plus-anime.param",
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """These networks are tiny: on a busy machine threads that wait for each other take nearly all of the time."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
 
 
 def _package(name: str) -> Any:
