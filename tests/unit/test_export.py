@@ -14,6 +14,7 @@ import torch
 from networks import compact, loaded, nearest, rrdb
 from safetensors import safe_open
 
+from realesr_cli import weights
 from realesr_cli.errors import OutputError, OutputExists, UnknownArchitecture, UsageError
 from realesr_cli.models import export
 from realesr_cli.models.architectures import LoadedModel, load_model
@@ -117,7 +118,8 @@ def test_the_metadata_describe_the_network(tmp_path: Path) -> None:
         }  # fmt: skip
 
 
-def test_name_and_licence_travel_with_a_safetensors_file(stocked_cache: Path, tmp_path: Path) -> None:
+def test_name_and_licence_travel_with_a_safetensors_file(cache: Path, weights_file: Finder, tmp_path: Path) -> None:
+    weights.add(weights_file("realesr-animevideov3.pth"))
     model = load_model("realesr-animevideov3", offline=True)
     assert model.metadata["licence"] == "BSD-3-Clause"
     again = load_model(export_model(model, tmp_path / "renamed.safetensors", "safetensors"))
