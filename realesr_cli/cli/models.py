@@ -1,4 +1,4 @@
-"""`realesr models`: what can be used by name, what the cache holds, and blends of two networks."""
+"""`realesr models`: what can be used by name, what the cache holds, blends of two networks, other file formats."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from realesr_cli.errors import ChecksumMismatch, ModelError, OutputExists, Usage
 from realesr_cli.reporting import JsonReporter
 
 app = typer.Typer(
-    help="List, fetch, check and blend networks.",
+    help="List, fetch, check, blend and convert networks.",
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -148,6 +148,68 @@ def _interpolate(
         temporary.write_bytes(data)
     run.summary["done"] += 1
     _show(run, "interpolated", {"output": output, **parents}, str(output))
+
+
+@app.command()
+def export(
+    *,
+    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name from `realesr models list`, or a file.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="For ONNX Runtime, OpenVINO, OpenCV and others.")] = False,
+    ncnn: Annotated[
+        bool, typer.Option("--ncnn", help="A .param and a .bin, for realesrgan-ncnn-vulkan and Upscayl.")
+    ] = False,
+    pth: Annotated[bool, typer.Option("--pth", help="For other PyTorch programs.")] = False,
+    safetensors: Annotated[
+        bool, typer.Option("--safetensors", help="Every number, and what it is; for realesr.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder, or with one format a file; default: the current folder.")
+    ] = Path(),
+    overwrite: Overwrite = False,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Write a network in other file formats, one or several; print the files' paths."""
+    given = {"safetensors": safetensors, "pth": pth, "onnx": onnx, "ncnn": ncnn}
+    formats = [name for name, is_asked in given.items() if is_asked]
+    with running("models export", json=json, model=model, formats=formats, output=output) as run:
+        _export(run, model, formats, output, overwrite=overwrite, offline=offline)
+
+
+def _export(run: Run, name: str, formats: list[str], output: Path, *, overwrite: bool, offline: bool) -> None:
+    if not formats:
+        raise UsageError("no format was chosen", hint="give --onnx, --ncnn, --pth or --safetensors, or several")
+    is_folder = output.is_dir() or not output.suffix
+    if not is_folder and len(formats) > 1:
+        raise UsageError(f"{output} is one file, but {len(formats)} formats were chosen", hint="give a folder with -o")
+    source = weights.resolve(name, offline=offline, reporter=run.reporter)
+
+    from realesr_cli.atomic import output_error
+    from realesr_cli.models.architectures import load_model
+    from realesr_cli.models.export import SUFFIXES, export_model, files_of
+
+    model = load_model(name, offline=offline, reporter=run.reporter)
+    own = {source.resolve().with_suffix(suffix) for suffix in (source.suffix, ".param", ".bin")}
+    targets = {
+        format: output / f"{model.name}{suffix}" if is_folder else output
+        for format, suffix in SUFFIXES.items()
+        if format in formats
+    }
+    for format, target in targets.items():
+        for file in files_of(target, format):
+            if file.resolve() in own:
+                raise UsageError(f"{file} is the network itself", hint="choose another name with -o")
+            if file.exists() and not overwrite:
+                raise OutputExists(f"{file} exists", hint="choose another name, or give --overwrite", path=file)
+    if is_folder:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(error, output) from error
+    for format, target in targets.items():
+        export_model(model, target, format, overwrite=overwrite)
+        run.summary["done"] += 1
+        _show(run, "exported", {"name": model.name, "format": format, "output": target}, str(target))
 
 
 def _facts(entry: catalog.CatalogEntry) -> dict[str, Any]:

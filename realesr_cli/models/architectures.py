@@ -7,8 +7,8 @@ else from a default that is reported as a warning. Source of keys and rules: doc
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -51,6 +51,8 @@ class LoadedModel:
     tail_px: int = 0
     sha256: str = ""
     """Of the weights file that was read, or of the recipe of a blend."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of itself (training, licence, ...); the catalogue's licence for its networks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +85,7 @@ def load_model(
         raise UsageError(f"the denoise strength must lie between 0 and 1, not {strength:g}")
     raw = read_weights(weights.resolve(name_or_path, offline=offline, reporter=reporter))
     entry = _catalogued(name_or_path)
-    name = entry.name if entry is not None else raw.path.stem
+    name = entry.name if entry is not None else _own_name(raw)
     if strength is not None and strength != 1.0:
         if entry is None or entry.companion is None:
             raise UsageError(
@@ -92,6 +94,8 @@ def load_model(
             )
         companion = read_weights(weights.resolve(entry.companion, offline=offline, reporter=reporter))
         raw = blend(raw, companion, strength)
+    if entry is not None:
+        raw = dataclasses.replace(raw, metadata={**raw.metadata, "licence": entry.licence})
     return build_model(raw, name, reporter=reporter)
 
 
@@ -124,7 +128,9 @@ def build_model(raw: RawWeights, name: str, *, reporter: Reporter = NULL) -> Loa
                 hint="the file is damaged or of an unknown variant; fetch it again",
                 path=raw.path,
             ) from error
-        return LoadedModel(name=name, architecture=architecture.name, sha256=raw.sha256, **fields)
+        return LoadedModel(
+            name=name, architecture=architecture.name, sha256=raw.sha256, metadata=raw.metadata, **fields
+        )
     return _community_model(raw, name)
 
 
@@ -151,6 +157,12 @@ def _catalogued(name_or_path: str | Path) -> catalog.CatalogEntry | None:
         return catalog.find(str(name_or_path))
     except ModelNotFound:
         return None
+
+
+def _own_name(raw: RawWeights) -> str:
+    """The name in the file's metadata, if it is one that a file could have; else the file's own."""
+    name = raw.metadata.get("name", "")
+    return name if re.fullmatch(r"\w[\w.+ -]{0,99}", name) else raw.path.stem
 
 
 def _first_line(error: BaseException) -> str:
@@ -369,6 +381,7 @@ def _community_model(raw: RawWeights, name: str) -> LoadedModel:
         multiple_of=max(1, found.size_requirements.multiple_of),
         values_per_px=4000,
         sha256=raw.sha256,
+        metadata=raw.metadata,
     )
 
 

@@ -20,11 +20,12 @@ Array = NDArray[Any]
 MAGIC = "7767517"
 """First line of every `.param` file."""
 
-_FLOAT16_FLAG = 0x01306B47
-_FLOAT32_FLAG = 0
-_KNOWN_LAYERS = frozenset(
-    ("Input", "Split", "Concat", "Convolution", "PReLU", "ReLU", "PixelShuffle", "Interp", "BinaryOp", "Eltwise")
-)
+FLOAT16_FLAG = 0x01306B47
+FLOAT32_FLAG = 0
+_KNOWN_LAYERS = frozenset((
+    "Input", "Split", "Concat", "Convolution", "PReLU", "ReLU", "PixelShuffle", "Reorg",
+    "Interp", "BinaryOp", "Eltwise",
+))  # fmt: skip
 _CURE = "fetch both files, .param and .bin, again from the same place; other networks: use their .pth or .safetensors"
 
 
@@ -114,6 +115,8 @@ def _graph(text: str, name: str) -> list[_Layer]:
         blobs = int(fields[2]) + int(fields[3])
         pairs = [field.partition("=") for field in fields[4 + blobs :]]
         layers.append(_Layer(fields[0], {int(key): value for key, _, value in pairs}))
+        if fields[0] == "Reorg" and layers[-1].integer(1, 0) != 0:
+            raise _corrupt(name, "pixels folded into channels in another order than torch's")
     counts = lines[1].split() if len(lines) > 1 else []
     if not counts or int(counts[0]) != len(layers):
         raise _corrupt(name, f"{len(layers)} layers instead of the {counts[0] if counts else '?'} announced")
@@ -141,9 +144,9 @@ def _stored(layers: list[_Layer], data: bytes, name: str) -> list[tuple[_Layer, 
             if rest or min(outputs, kernel, inputs) < 1 or {layer.integer(2, 1), layer.integer(3, 1)} != {1}:
                 raise _corrupt(name, f"a convolution of {numbers} weights that no network of this family has")
             flag = struct.unpack("<I", take(4, "u1").tobytes())[0]
-            if flag not in (_FLOAT16_FLAG, _FLOAT32_FLAG):
+            if flag not in (FLOAT16_FLAG, FLOAT32_FLAG):
                 raise _corrupt(name, f"weights in a form that is not float16 or float32 (flag {flag:#010x})")
-            weight = take(numbers, "<f2" if flag == _FLOAT16_FLAG else "<f4").reshape(outputs, inputs, kernel, kernel)
+            weight = take(numbers, "<f2" if flag == FLOAT16_FLAG else "<f4").reshape(outputs, inputs, kernel, kernel)
             offset += -offset % 4
             arrays = [weight, take(outputs, "<f4")] if layer.integer(5, 0) else [weight]
             found.append((layer, arrays))

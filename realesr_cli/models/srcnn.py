@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # BT.601 luma and colour differences of full-range RGB, the ones of JPEG
-_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 class SRCNN(nn.Module):
@@ -40,7 +40,7 @@ class SRCNN(nn.Module):
         enlarged = F.interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
         if self.channels == x.shape[1]:
             return self.refine(enlarged)
-        matrix = torch.tensor(_TO_YCC, device=x.device, dtype=x.dtype)
+        matrix = torch.tensor(TO_YCC, device=x.device, dtype=x.dtype)
         ycc = torch.einsum("ij,njhw->nihw", matrix, enlarged)
         ycc = torch.cat((self.refine(ycc[:, :1]), ycc[:, 1:]), 1)
         return torch.einsum("ij,njhw->nihw", torch.linalg.inv(matrix), ycc)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from realesr_cli import catalog, weights
+from realesr_cli import catalog, read_image, weights
 from realesr_cli.cli.models import app
 
 Finder = Callable[[str], Path]
@@ -188,3 +188,74 @@ def test_interpolate_refuses_what_cannot_work(cache: Path, pair: tuple[Path, Pat
     assert run("interpolate", *pair, "-o", tmp_path / "no" / "c.safetensors").exit_code == 6
     assert not target.exists()
     assert load_file(pair[0])["w"].tolist() == [0.0, 0.0]
+
+
+ALL_FORMATS = ("--safetensors", "--pth", "--onnx", "--ncnn")
+
+
+def test_export_writes_all_formats_at_once(filled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    result = run("export", "animevideov3", *ALL_FORMATS, "-o", folder)
+    names = [f"{OFFICIAL}.{suffix}" for suffix in ("safetensors", "pth", "onnx", "param")]
+    assert (result.exit_code, result.stdout.splitlines()) == (0, [str(folder / name) for name in names])
+    assert {path.name for path in folder.iterdir()} == {*names, f"{OFFICIAL}.bin"}
+    original = torch.load(filled, map_location="cpu", weights_only=True)["params"]
+    exported = load_file(folder / names[0])
+    assert all(torch.equal(exported[key], value) for key, value in original.items())
+
+
+def test_export_as_json_has_one_event_for_each_format(filled: Path, tmp_path: Path) -> None:
+    exported = events(run("export", OFFICIAL, "--onnx", "--ncnn", "-o", tmp_path, "--json"), "exported")
+    assert [(event["name"], event["format"], Path(event["output"]).name) for event in exported] == [
+        (OFFICIAL, "onnx", f"{OFFICIAL}.onnx"),
+        (OFFICIAL, "ncnn", f"{OFFICIAL}.param"),
+    ]
+
+
+def test_export_refuses_what_cannot_work(filled: Path, tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    for status, arguments in (
+        (2, [OFFICIAL, "-o", file]),  # no format
+        (2, [OFFICIAL, "--onnx", "--pth", "-o", file]),  # two formats, one file
+        (2, [OFFICIAL, "--pth", "-o", file]),  # another suffix
+        (2, [filled, "--pth", "--overwrite", "-o", filled]),  # the network itself
+        (2, [filled, "--pth", "--onnx", "--overwrite", "-o", filled.parent]),
+        (3, ["nonsense", "--pth", "-o", file]),
+        (3, [tmp_path / "none.pth", "--onnx", "-o", file]),
+        (6, [OFFICIAL, "--onnx", "-o", tmp_path / "none" / "net.onnx"]),
+    ):
+        result = run("export", *arguments)
+        assert result.exit_code == status, f"{arguments}: {result.stderr}"
+        assert result.stderr.count("\n") <= 3
+        assert not file.exists()
+    assert weights.recorded_sha256(filled) == catalog.find(OFFICIAL).sha256
+
+
+def test_export_replaces_only_when_asked_and_writes_nothing_before_it_knows(filled: Path, tmp_path: Path) -> None:
+    (tmp_path / f"{OFFICIAL}.bin").write_text("mine")
+    result = run("export", OFFICIAL, *ALL_FORMATS, "-o", tmp_path)
+    assert result.exit_code == 6
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [f"{OFFICIAL}.bin"]
+    assert run("export", OFFICIAL, "--ncnn", "-o", tmp_path, "--overwrite").exit_code == 0
+    assert (tmp_path / f"{OFFICIAL}.bin").stat().st_size == 1_247_368
+
+
+def test_an_exported_file_enlarges_as_the_original_does(
+    realesr_process: Callable[..., Any], filled: Path, tmp_path: Path, picture: Callable[[str], Path]
+) -> None:
+    assert realesr_process("models", "export", OFFICIAL, "--pth", "--ncnn", "-o", tmp_path).status == 0
+    source, results = picture("a.png"), []
+    for model in (OFFICIAL, tmp_path / f"{OFFICIAL}.pth", tmp_path / f"{OFFICIAL}.param"):
+        target = tmp_path / f"{len(results)}.png"
+        assert realesr_process("image", source, "-m", model, "--precision", "fp32", "-o", target).status == 0
+        results.append(read_image(target).pixels.astype(int))
+    assert (results[0] == results[1]).all()
+    assert abs(results[0] - results[2]).max() <= 2  # ncnn files hold weights in float16
+
+
+def test_the_flags_of_export_are_frozen() -> None:
+    """A new flag is a decision: extend this list, the README and the CHANGELOG together."""
+    words = {word.strip(",") for word in run("export", "--help").stdout.split() if word.startswith("-")}
+    assert {word for word in words if word.startswith("--")} == {
+        *ALL_FORMATS, "--output", "--overwrite", "--offline", "--json", "--help",
+    }  # fmt: skip
