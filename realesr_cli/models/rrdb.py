@@ -57,7 +57,9 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Three dense blocks with a residual around each and around all; (N, width, H, W) -> the same, in inference in place.
+    """Three dense blocks with a residual around each and around all; (N, width, H, W) -> the same.
+
+    In inference the result takes the place of the input.
 
     The outer sum stays in the input's precision. What the inner ones round away counts a fifth in it; to keep them in
     float32 as well costs a fifth of the time.
