@@ -1,7 +1,7 @@
 """Three training steps against the original's: losses, outputs, gradients, and all weights at the end."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,15 @@ def _gradient_norms(network: nn.Module, names: list[str]) -> np.ndarray:
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     assert gradients.keys() == set(names)
     return np.array([float(g.double().norm()) for g in (gradients[name] for name in names) if g is not None])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """So small networks only wait for a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ Traps:
 * A step takes a *sequence* of micro-batches and makes one update with the mean over all their pictures. Relativistic
   losses and batch normalisation see one micro-batch at a time, so there 4 x 2 pictures are not exactly 8.
 * The caller sets train mode, memory format, and learning rates. Networks may be wrapped in DistributedDataParallel;
-  gradients are then exchanged once, in the last micro-batch. A discriminator with batch normalisation needs
-  `broadcast_buffers=False` there, because it runs twice before its backward pass.
+  gradients are then exchanged once, in the last micro-batch. A discriminator with batch normalisation
+  runs twice before its backward pass, so its wrapper must leave buffers alone in forward (`forward_sync_buffers=False`,
+  before torch 2.13 `broadcast_buffers=False`), or the game be `joint`.
 
 Source: training_spec sections 8 to 10.
 """

@@ -80,16 +80,21 @@ class FeatureNetwork(nn.Module):
         self.stages = nn.ModuleDict()
         self.pooled = {name for name, _, pooled in plan if pooled}
         self.ceiling = architecture == "squeezenet1_1"
+        width = 3
         for name, keys, _ in plan[: depth + 1]:
-            parts = [_frozen(tensors, key, source, stride=2 if name == "conv1" else 1) for key in keys]
-            self.stages[name] = parts[0] if len(parts) == 1 else _Fire(*parts)
+            first, *others = [
+                _frozen(tensors, key, width if key == keys[0] else None, source, stride=2 if name == "conv1" else 1)
+                for key in keys
+            ]
+            self.stages[name] = _Fire(first, *others) if others else first
+            width = sum(part.out_channels for part in others) if others else first.out_channels
         mean, deviation = _STATISTICS[convention]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
         if convention == "oxford":
-            first = self.stages[names[0]]
-            assert isinstance(first, nn.Conv2d)
-            first.weight.data = first.weight.data.flip(1)  # BGR to RGB, once
+            entrance = self.stages[names[0]]
+            assert isinstance(entrance, nn.Conv2d)
+            entrance.weight.data = entrance.weight.data.flip(1)  # BGR to RGB, once
         self.requires_grad_(False)
 
     def forward(self, picture: Tensor) -> dict[str, Tensor]:
@@ -203,11 +208,13 @@ def _present(plan: _Plan, tensors: Mapping[str, Tensor]) -> list[str]:
     return names
 
 
-def _frozen(tensors: Mapping[str, Tensor], key: str, source: str, *, stride: int) -> nn.Conv2d:
+def _frozen(tensors: Mapping[str, Tensor], key: str, expected_in: int | None, source: str, *, stride: int) -> nn.Conv2d:
     weight, bias = tensors[f"{key}.weight"], tensors[f"{key}.bias"]
-    if weight.ndim != 4 or weight.shape[2] not in (1, 3) or bias.shape != weight.shape[:1]:
+    convolution_like = weight.ndim == 4 and weight.shape[2] in (1, 3) and bias.shape == weight.shape[:1]
+    if not convolution_like or (expected_in is not None and weight.shape[1] != expected_in):
         raise CorruptWeights(
-            f"{source}: {key}.weight has the shape {tuple(weight.shape)}, a convolution of 1x1 or 3x3 was expected",
+            f"{source}: {key}.weight has the shape {tuple(weight.shape)}; a convolution of 1x1 or 3x3 "
+            f"over {expected_in or 'the squeezed'} channels was expected",
             hint="give a file of torchvision's",
         )
     width_out, width_in, side, _ = weight.shape
