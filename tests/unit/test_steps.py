@@ -19,6 +19,7 @@ from realesr_train.steps import (
     Batch,
     Term,
     Update,
+    discriminator_losses,
     gan_step,
     generator_is_due,
     generator_losses,
@@ -180,6 +181,23 @@ def test_the_generators_pass_leaves_no_gradient_in_the_discriminator_and_thaws_i
     assert all(parameter.requires_grad for parameter in game.d.parameters())
     for ours, theirs in zip(gradients(game.d), gradients(alone.d), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_discriminators_weights_take_part_only_in_its_own_passes() -> None:
+    game = Game()
+    trained: list[bool] = []
+    game.d.register_forward_hook(lambda *_: trained.append(any(p.requires_grad for p in game.d.parameters())))
+    game.step([batch()])
+    assert trained == [False, True, True]
+
+
+def test_the_discriminators_losses_give_the_generator_no_gradient() -> None:
+    pictures, d = batch(), UNetDiscriminator(width=4)
+    for joint in (False, True):
+        fake = pictures.gt.clone().requires_grad_(True)
+        losses = discriminator_losses(d, pictures.gt, fake, Adversarial(joint=joint))
+        (losses["d_real"] + losses["d_fake"]).backward()
+        assert fake.grad is None
 
 
 def test_weights_frozen_by_the_caller_stay_frozen() -> None:
@@ -366,6 +384,8 @@ def test_the_relativistic_game_is_the_formula() -> None:
 
 def test_smoothed_labels_change_the_discriminators_losses_only() -> None:
     plain, smooth = Game(), Game()
+    for game in (plain, smooth):
+        nn.init.constant_(game.d.conv9.bias, 0.5)  # type: ignore[arg-type]
     a = plain.step([batch()])
     b = smooth.step([batch()], Adversarial(real_label=0.9, fake_label=0.1))
     assert torch.equal(a["adversarial"], b["adversarial"])
