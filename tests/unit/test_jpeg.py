@@ -54,6 +54,18 @@ def test_what_lies_outside_of_a_picture_does_not_leak_in(legacy: bool) -> None:
 
 
 @MODES
+def test_the_memory_layout_of_the_batch_does_not_matter(legacy: bool) -> None:
+    pixels, quality, sizes = _ragged()
+    expected = jpeg(pixels, quality, sizes, legacy=legacy)
+    shared = pixels[:1].expand(6, -1, -1, -1)
+    for other in (pixels.contiguous(memory_format=torch.channels_last), pixels.mT.contiguous().mT):
+        result = jpeg(other, quality, sizes, legacy=legacy)
+        for k, (height, width) in enumerate(sizes.tolist()):
+            assert torch.equal(result[k, :, :height, :width], expected[k, :, :height, :width])
+    assert torch.equal(jpeg(shared, quality, legacy=legacy), jpeg(shared.clone(), quality, legacy=legacy))
+
+
+@MODES
 def test_the_arguments_stay_as_they_were_and_no_gradient_is_kept(legacy: bool) -> None:
     pixels, quality, sizes = _ragged()
     before = pixels.clone(), quality.clone(), sizes.clone()
