@@ -84,6 +84,13 @@ def test_the_result_has_eight_bits_by_default_and_more_in_legacy() -> None:
     assert ((legacy * 255 - (legacy * 255).round()).abs() > 0.01).float().mean() > 0.5
 
 
+@MODES
+def test_values_beyond_black_and_white_count_as_these(legacy: bool) -> None:
+    pixels, quality, _ = _ragged()
+    pixels = 3 * pixels - 1
+    assert torch.equal(jpeg(pixels, quality, legacy=legacy), jpeg(pixels.clamp(0, 1), quality, legacy=legacy))
+
+
 def test_the_default_rounds_the_quality_and_legacy_does_not() -> None:
     pixels = _pictures(1, 32, 32)
     near, exact, far = torch.tensor([60.4]), torch.tensor([60.0]), torch.tensor([60.6])
