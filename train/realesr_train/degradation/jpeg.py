@@ -200,7 +200,7 @@ def _code_legacy(planes: Tensor, table: Tensor, differentiable: bool) -> Tensor:
     exact = planes.to(_exact_dtype(planes))
     matrix = torch.cos(torch.arange(8.0).outer(torch.arange(8) * 2 + 1).double() * (torch.pi / 16)) / 2
     matrix[0] *= 2**-0.5
-    matrix = matrix.to(exact)
+    matrix = matrix.to(exact.device, exact.dtype, non_blocking=True)
     table = _tile(table, planes)
     quotients = _blocks(_along_columns(_along_rows(exact, matrix), matrix)) / table
     rounded = quotients.detach().round()

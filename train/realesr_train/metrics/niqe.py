@@ -89,8 +89,8 @@ def _asymmetric_gaussian(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     shapes = torch.arange(200, 10001, dtype=torch.float64) / 1000
     of_shapes = torch.exp(2 * torch.lgamma(2 / shapes) - torch.lgamma(1 / shapes) - torch.lgamma(3 / shapes))
     above = torch.searchsorted(of_shapes, moment.nan_to_num(0.0)).clamp(1, len(shapes) - 1)
-    nearest = above - (moment - of_shapes[above - 1] < of_shapes[above] - moment).long()
-    shape = torch.where(moment.isnan(), shapes[0], shapes[nearest])
+    is_nearer = of_shapes[above] - moment <= moment - of_shapes[above - 1]  # false for NaN, which leads to the lowest
+    shape = shapes[above - 1 + is_nearer.long()]
     spread = torch.exp((torch.lgamma(1 / shape) - torch.lgamma(3 / shape)) / 2)
     return shape, left * spread, right * spread
 
