@@ -1,0 +1,1 @@
+"""Degradation of clean pictures into training inputs."""
