@@ -1,0 +1,131 @@
+"""`realesr data`: low-resolution pictures made of clean ones."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from realesr_cli.cli.flags import Json, Overwrite, Quiet, Verbose
+from realesr_cli.cli.run import Run, report_failure, running
+from realesr_cli.errors import RealesrError, UsageError
+
+app = typer.Typer(
+    help="Make low-resolution pictures of clean ones.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Scale = Annotated[int | None, typer.Option("-s", "--scale", help="Reduction, 1 to 8; default: 4.")]
+
+
+@app.command()
+def degrade(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Picture files, or folders of them.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the PNG files and draws.jsonl.")
+    ] = None,
+    scale: Scale = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Other numbers give other degradations; default: 0.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with a [degradation] table; default: as published.")
+    ] = None,
+    order: Annotated[int | None, typer.Option("--order", help="Number of passes; 1 is the classical model.")] = None,
+    legacy: Annotated[bool, typer.Option("--legacy", help="With the defects of the published code.")] = False,
+    replay: Annotated[
+        Path | None, typer.Option("--replay", help="A draws.jsonl: degrade exactly as it says.", metavar="FILE")
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option("--contact-sheet", help="Write a grid of 16 degradations of the first picture.", metavar="FILE"),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Degrade pictures as in training: blur, resize, noise and JPEG, drawn at random; sides are cut to multiples of
+    the scale. draws.jsonl says what was drawn for each of them.
+    """
+    with running("data degrade", json=json, quiet=quiet, verbose=verbose, scale=scale, seed=seed) as run:
+        if output is None and contact_sheet is None:
+            raise UsageError("nothing to write", hint="give -o FOLDER, --contact-sheet FILE, or both")
+        if replay is not None and (config, scale, seed, order, legacy, contact_sheet) != (None,) * 4 + (False, None):
+            raise UsageError("--replay decides all draws", hint="leave out the other options, except -o")
+
+        from dataclasses import replace
+
+        from realesr_train import config as configs
+
+        settings = configs.TrainConfig() if config is None else configs.load_config(config)
+        settings = replace(
+            settings,
+            scale=settings.scale if scale is None else scale,
+            seed=settings.seed if seed is None else seed,
+        )
+        chosen = settings.degradation if order is None else configs.with_order(settings.degradation, order)
+        chosen = configs.legacy(chosen) if legacy else chosen
+
+        from realesr_train.data import degrade as engine
+
+        jobs = engine.plan(inputs, output or Path())
+        if contact_sheet is not None:
+            engine.contact_sheet(
+                jobs[0].source,
+                contact_sheet,
+                chosen,
+                scale=settings.scale,
+                seed=settings.seed,
+                overwrite=overwrite,
+                reporter=run.reporter,
+            )
+        if output is not None:
+            run.summary["done"] = engine.degrade_files(
+                jobs,
+                output,
+                chosen,
+                scale=settings.scale,
+                seed=settings.seed,
+                replay=replay,
+                overwrite=overwrite,
+                reporter=run.reporter,
+                fail=lambda id, path, error: _fail(run, id, path, error, alone=len(jobs) == 1),
+            )
+
+
+@app.command()
+def lr(
+    inputs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of pictures, or files.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the PNG files.")],
+    kernel: Annotated[str, typer.Option("--kernel", help="bicubic, the antialiased one of MATLAB.")] = "bicubic",
+    scale: Scale = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Reduce pictures for the classical benchmarks; sides are cut to multiples of the scale."""
+    with running("data lr", json=json, quiet=quiet, verbose=verbose, kernel=kernel, scale=scale) as run:
+        if kernel != "bicubic":
+            raise UsageError(f"--kernel {kernel} is not known", hint="give bicubic")
+
+        from realesr_train.config import TrainConfig
+        from realesr_train.data import degrade as engine
+
+        jobs = engine.plan(inputs, output)
+        run.summary["done"] = engine.reduce_files(
+            jobs,
+            scale=TrainConfig(scale=4 if scale is None else scale).scale,
+            overwrite=overwrite,
+            reporter=run.reporter,
+            fail=lambda id, path, error: _fail(run, id, path, error, alone=len(jobs) == 1),
+        )
+
+
+def _fail(run: Run, id: int, path: Path, error: RealesrError, *, alone: bool) -> None:
+    """One input decides the exit status by its own error; of several, status 1 says that some failed."""
+    report_failure(run.reporter, error, id=id, source=path)
+    run.summary["failed"] += 1
+    run.exit_status = error.exit_status if alone else 1
