@@ -2,7 +2,7 @@
 
 Files in reading order:
 
-* `draws.py`: every random choice of a sample, as plain host tensors
+* `draws.py`: every random choice of a sample, as plain host tensors; `replay.py`: the same as text and back
 * `counter.py`: random numbers addressed by (key, position)
 * `canvas.py`: batches of images of different sizes in one tensor
 * `kernels.py`: blur kernels

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from realesr_train.degradation import filters, jpeg, noise, resize
-from realesr_train.degradation.counter import keys, normal_field, uniform_field
+from realesr_train.degradation.counter import keys, normal_field
 from realesr_train.degradation.draws import IMPULSE, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
 from realesr_train.degradation.kernels import blur_kernels
 
