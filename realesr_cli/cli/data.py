@@ -55,18 +55,14 @@ def degrade(
         if replay is not None and (config, scale, seed, order, legacy, contact_sheet) != (None,) * 4 + (False, None):
             raise UsageError("--replay decides all draws", hint="leave out the other options, except -o")
 
-        from dataclasses import replace
+        from realesr_train.config import TrainConfig, load_config, with_order
+        from realesr_train.config import legacy as with_defects
 
-        from realesr_train import config as configs
-
-        settings = configs.TrainConfig() if config is None else configs.load_config(config)
-        settings = replace(
-            settings,
-            scale=settings.scale if scale is None else scale,
-            seed=settings.seed if seed is None else seed,
-        )
-        chosen = settings.degradation if order is None else configs.with_order(settings.degradation, order)
-        chosen = configs.legacy(chosen) if legacy else chosen
+        settings = TrainConfig() if config is None else load_config(config)
+        chosen = settings.degradation if order is None else with_order(settings.degradation, order)
+        chosen = with_defects(chosen) if legacy else chosen
+        scale = TrainConfig(scale=settings.scale if scale is None else scale).scale
+        seed = TrainConfig(seed=settings.seed if seed is None else seed).seed
 
         from realesr_train.data import degrade as engine
 
@@ -76,8 +72,8 @@ def degrade(
                 jobs[0].source,
                 contact_sheet,
                 chosen,
-                scale=settings.scale,
-                seed=settings.seed,
+                scale=scale,
+                seed=seed,
                 overwrite=overwrite,
                 reporter=run.reporter,
             )
@@ -86,8 +82,8 @@ def degrade(
                 jobs,
                 output,
                 chosen,
-                scale=settings.scale,
-                seed=settings.seed,
+                scale=scale,
+                seed=seed,
                 replay=replay,
                 overwrite=overwrite,
                 reporter=run.reporter,

@@ -130,7 +130,7 @@ def reduce_files(jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: 
 
     def reduce(job: Job) -> NDArray[Any]:
         pixels = _cut(_read_rgb(job.source, reporter), scale, job.source, reporter)
-        return _to_bytes(imresize(pixels[None], 1 / scale)[0])
+        return _to_bytes(imresize(pixels[None], scale=1 / scale)[0])
 
     return _run(jobs, reduce, overwrite=overwrite, reporter=reporter, fail=fail)
 
