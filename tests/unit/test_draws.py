@@ -80,7 +80,7 @@ def test_the_tests_of_this_file_reject_what_is_wrong() -> None:
     assert _chi_square_p(skewed, [0.5, 0.5]) < 1e-3 < _chi_square_p(skewed, [0.52, 0.48])
     line = torch.linspace(0, 1, 10_001, dtype=torch.float64)
     assert _ks_p(line**1.06, 0, 1) < 1e-3
-    assert _ks_p(line, 0, 1) > 0.9
+    assert _ks_p(line, 0, 1) > 0.5
 
 
 ALPHA = 1e-4

@@ -339,7 +339,7 @@ def _between(u: Tensor, limits: Range) -> Tensor:
 def _choose(u: Tensor, weights: tuple[float, ...]) -> Tensor:
     """(N,) int64: i with probability weights[i]."""
     ends = torch.tensor(weights, dtype=torch.float64).cumsum(0)
-    return torch.searchsorted(ends / ends[-1], u, right=True)
+    return torch.searchsorted(ends / ends[-1], u.contiguous(), right=True)
 
 
 def _pick(u: Tensor, values: tuple[int, ...]) -> Tensor:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from realesr_train.degradation.canvas import checked_per_image
 
+_NEGLIGIBLE = 1e-20
+"""Weights below are made 0: as subnormal numbers they make a CPU's convolution up to ten times as slow (measured)."""
+
 FAMILIES: tuple[str, ...] = (
     "iso",
     "aniso",
@@ -92,7 +95,8 @@ def blur_kernels(
     reach = torch.where(impulse, 0, size // 2)[:, None, None]
     inside = (x.abs() <= reach) & (y.abs() <= reach)
     weights = torch.where(inside, weights, 0.0)
-    return (weights / weights.sum((1, 2), keepdim=True)).float()
+    weights = weights / weights.sum((1, 2), keepdim=True)
+    return torch.where(weights.abs() < _NEGLIGIBLE, 0.0, weights).float()
 
 
 def _check(name: str, value: Tensor, good: Tensor) -> None:
