@@ -326,7 +326,7 @@ def test_options_of_the_configuration_are_followed() -> None:
     assert (only.blur.family == 4).all() and (only.blur.size_px == 5).all()
     assert _ks_p(only.blur.beta, 1, 2) > ALPHA
     assert (only.resize.target == 400).all()
-    assert (only.noise.kind == 1).all() and (only.noise.levels == 256).all()
+    assert (only.noise.kind == 1).all() and only.noise.poisson_levels == "fixed"
     assert only.quality is None
     assert (draws.crop == 0).all()
 

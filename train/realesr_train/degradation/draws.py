@@ -35,7 +35,6 @@ NOISES = ("gaussian", "poisson")
 SINC, IMPULSE = FAMILIES.index("sinc"), FAMILIES.index("impulse")
 MIN_SIDE_PX = 8
 """No resize between goes below this side (one JPEG block), unless the image was smaller before it."""
-_RULE, _FIXED_LEVELS = 0, 256
 
 
 class Stream(IntEnum):
@@ -99,8 +98,8 @@ class NoiseDraw:
     """(N,) float64: standard deviation in 8-bit levels (gaussian), or factor of the noise (poisson)."""
     grey: Tensor
     """(N,) bool: the same noise in all channels."""
-    levels: Tensor
-    """(N,) int64: levels of which Poisson counts are made; 0 = by the number of levels in the picture."""
+    poisson_levels: str
+    """rule or fixed, as in the configuration."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,7 +296,7 @@ def _draw_noise(config: NoiseConfig, source: _Source, stream: int) -> NoiseDraw:
         kind=is_poisson.to(torch.int64),
         strength=torch.where(is_poisson, scale, sigma),
         grey=u_grey < config.grey_probability,
-        levels=torch.full_like(source.samples, _FIXED_LEVELS if config.poisson_levels == "fixed" else _RULE),
+        poisson_levels=config.poisson_levels,
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from realesr_train.degradation import filters, jpeg, noise, resize
-from realesr_train.degradation.counter import keys, normal_field
+from realesr_train.degradation.counter import keys, normal_field, uniform_field
 from realesr_train.degradation.draws import IMPULSE, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
 from realesr_train.degradation.kernels import blur_kernels
 
@@ -173,16 +173,23 @@ class _Chain:
         field_keys = keys(self.draws.seed, self.draws.samples, stream)
         given = self.given.get(step)
 
-        def gaussian(part: _Group) -> Tensor:
+        def field(part: _Group, make: Callable[..., Tensor]) -> Tensor:
             height, width = part.pixels.shape[2:]
-            if given is None:
-                z = normal_field(field_keys[part.index], height, width, 3, part.pixels.device)
-            else:
-                z = _on_canvas(given[part.index], height, width)
-            return noise.add_gaussian(part.pixels, draw.strength[part.index], draw.grey[part.index], z, part.borders)
+            if given is not None:
+                return _on_canvas(given[part.index], height, width)
+            return make(field_keys[part.index], height, width, 3, part.pixels.device)
+
+        def gaussian(part: _Group) -> Tensor:
+            sigma, grey = (_moved(values[part.index], part.pixels) for values in (draw.strength, draw.grey))
+            return noise.add_gaussian(part.pixels, sigma, grey, field(part, normal_field), part.borders)
 
         def poisson(part: _Group) -> Tensor:
-            raise NotImplementedError
+            scale, grey = (_moved(values[part.index], part.pixels) for values in (draw.strength, draw.grey))
+            levels = 256 if draw.poisson_levels == "fixed" else None
+            rates = noise.poisson_rates(part.pixels, grey, part.borders, fixed_levels=levels)
+            numbers = field(part, uniform_field)
+            counts = numbers if given is not None else noise.poisson_counts(rates, numbers, grey)
+            return noise.add_poisson(part.pixels, scale, rates, counts, part.borders)
 
         groups = self.on(groups, step, gaussian, draw.kind == 0)
         return self.on(groups, step, poisson, draw.kind == 1)
