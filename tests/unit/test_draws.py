@@ -47,7 +47,7 @@ def _leaves(record: Any) -> list[Any]:
     return [] if record is None else [record]
 
 
-def _same(a: Draws, b: Draws) -> bool:
+def _same(a: Any, b: Any) -> bool:
     pairs = list(zip(_leaves(a), _leaves(b), strict=True))
     return all(torch.equal(x, y) and x.dtype == y.dtype if isinstance(x, Tensor) else x == y for x, y in pairs)
 
@@ -209,10 +209,10 @@ def test_another_pass_or_probability_shifts_no_other_draw() -> None:
     third = _draw(torch.arange(50), with_order(CONFIG, 3))
     for a, b in ((plain.passes[0], third.passes[0]), (plain.passes[1].blur, third.passes[1].blur),
                  (plain.passes[1].noise, third.passes[1].noise), (plain.final, third.final)):  # fmt: skip
-        assert all(torch.equal(x, y) for x, y in zip(_leaves(a), _leaves(b), strict=True))
+        assert _same(a, b)
     unblurred = _draw(torch.arange(50), replace(CONFIG, passes=(PassConfig(blur_probability=0), CONFIG.passes[1])))
     assert (unblurred.passes[0].blur.family == IMPULSE).all()
-    assert all(map(torch.equal, _leaves(unblurred.passes[1].blur), _leaves(plain.passes[1].blur)))
+    assert _same(unblurred.passes[1].blur, plain.passes[1].blur)
     assert torch.equal(unblurred.passes[0].resize.target, plain.passes[0].resize.target)
 
 
@@ -227,9 +227,43 @@ def test_draws_stay_what_they_are() -> None:
     """Recorded once: a run continues the same sequence with every version."""
     record = to_json(_draw([7]), 0)
     first, second = record["passes"]
-    assert first["blur"] == {}
-    assert (first["resize"], second["noise"]) == ({}, {})
-    assert (record["final"], record["crop"]) == ({}, [])
+    assert first["blur"] == {
+        "family": "iso",
+        "size_px": 15,
+        "sigma_x": 0.97293583928622,
+        "sigma_y": 0.97293583928622,
+        "theta": -0.0,
+        "beta": 0.0,
+        "omega": 0.0,
+    }
+    assert first["resize"] == {
+        "mode": "bilinear",
+        "target": [145, 145],
+        "direction": "down",
+        "factor": 0.36355648239189,
+    }
+    assert first["quality"] == 58.930333178974465
+    assert second["noise"] == {
+        "kind": "gaussian",
+        "strength": 12.332716677494144,
+        "grey": True,
+        "poisson_levels": "rule",
+    }
+    assert record["final"] == {
+        "resize": {"mode": "bicubic", "target": [100, 100], "direction": None, "factor": None},
+        "sinc": {
+            "family": "sinc",
+            "size_px": 9,
+            "sigma_x": 0.0,
+            "sigma_y": 0.0,
+            "theta": 0.0,
+            "beta": 0.0,
+            "omega": 1.7254422024271854,
+        },
+        "quality": 63.0676421260127,
+        "jpeg_last": False,
+    }
+    assert record["crop"] == [9, 28]
 
 
 def test_json_gives_the_same_draws_again() -> None:

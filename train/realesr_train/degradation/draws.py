@@ -270,7 +270,7 @@ def _draw_blur(config: KernelConfig, probability: float, source: _Source, stream
         size_px=torch.where(family == IMPULSE, 1, size),
         sigma_x=sigma_x * shaped,
         sigma_y=sigma_y * shaped,
-        theta=(2 * u_theta - 1) * torch.pi * aniso,
+        theta=torch.where(aniso, (2 * u_theta - 1) * torch.pi, 0.0),
         beta=beta * (generalised | plateau),
         omega=omega * (family == SINC),
     )
