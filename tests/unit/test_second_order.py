@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from realesr_train.config import DegradationConfig, ResizeConfig, legacy, with_order
-from realesr_train.config import DirectionWeights as Directions
+from realesr_train.config import DegradationConfig, legacy, with_order
 from realesr_train.degradation.draws import Draws, draw
 from realesr_train.degradation.filters import sharpen
 from realesr_train.degradation.replay import from_json, to_json
@@ -18,6 +17,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CONFIG = DegradationConfig()
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small pictures: a second thread costs more than it gives."""
+    before = torch.get_num_threads()
+    if "large" not in request.node.name:
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _photos(samples: list[int], height: int, width: int) -> Tensor:
@@ -128,7 +137,7 @@ def test_what_a_hook_writes_goes_on() -> None:
     pictures = _photos([0, 1], 96, 112)
     plain, changed = apply(pictures, draws), apply(pictures, draws, on_step=black)
     assert torch.equal(plain[0], changed[0])
-    assert changed[1].max() == 0 < plain[1].max()
+    assert changed[1].max() < 0.02 < plain[1].max()  # JPEG may come after it
 
 
 def test_the_input_stays_as_it_is() -> None:
@@ -166,40 +175,36 @@ class _Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_number_of_calls_grows_neither_with_images_nor_with_pixels() -> None:
-    """One size, one kind of each step: then one group, in batches of any number."""
-    config = replace(CONFIG, passes=tuple(
-        replace(one, resize=ResizeConfig(directions=Directions(up=0, down=1, keep=0), down_range=(0.5, 0.5)))
-        for one in CONFIG.passes))  # fmt: skip
-    base = _draw([0], config)
+def _calls(draws: Draws) -> int:
+    """Operator calls of the chain, but for noise fields, which a CPU makes in blocks of a fixed number of pixels."""
+    count = len(draws)
+    pictures = _photos([0], draws.height, draws.width).repeat(count, 1, 1, 1)
+    fields = {f"noise{n}": torch.zeros(count, 3, 1, 1) for n in (1, 2)}
+    apply(pictures, draws, given=fields)  # first use of each operator may prepare tables
+    with _Calls() as counted:
+        apply(pictures, draws, given=fields)
+    return counted.counts.total()
 
-    def calls(count: int) -> int:
-        draws = replace(base[[0] * count], samples=torch.arange(count))
-        pictures = _photos(list(range(count)), 96, 112)
-        with _Calls() as counted:
-            apply(pictures, draws)
-        return counted.counts.total()
 
-    few, many = calls(2), calls(12)
+def test_the_number_of_calls_does_not_grow_with_images() -> None:
+    base = _draw([0])
+    few, many = (_calls(base[[0] * count]) for count in (2, 12))
     assert many == few > 100
 
 
-def test_calls_follow_groups_not_images() -> None:
-    """Sizes that differ by less than a canvas step share their calls."""
-    draws = _draw([0] * 2, height=256, width=256)
-    pictures = _photos([0, 1], 256, 256)
+def test_calls_follow_groups_of_sizes_not_images() -> None:
+    """Sizes that round up to the same multiples of 64 share their calls."""
+    base = _draw([0], height=256, width=256)
 
-    def calls(targets: list[int]) -> int:
-        count = len(targets)
-        some = draws[[0] * count]
-        sizes = torch.tensor(targets)[:, None].expand(count, 2)
+    def calls(sides: list[int]) -> int:
+        some = base[[0] * len(sides)]
+        sizes = torch.tensor(sides)[:, None].expand(-1, 2)
         one = replace(some.passes[0], resize=replace(some.passes[0].resize, target=sizes))
-        with _Calls() as counted:
-            apply(pictures[:1].expand(count, -1, -1, -1).contiguous(), replace(some, passes=(one, some.passes[1])))
-        return counted.counts.total()
+        return _calls(replace(some, passes=(one, some.passes[1])))
 
-    assert calls([130, 140, 150, 160, 170, 180, 190, 131]) <= calls([130, 180]) + 10
-    assert calls([100, 180]) > calls([130, 180])
+    together, apart = calls([130, 140, 150, 160, 170, 180, 190, 131]), calls([100, 180])
+    assert together == calls([130, 190])
+    assert apart > 1.2 * together
 
 
 @pytest.fixture
