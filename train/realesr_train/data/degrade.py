@@ -186,6 +186,7 @@ def describe(draws: Draws, i: int) -> list[str]:
     qualities = [f"{one['quality']:.0f}" for one in passes[:-1]] + [f"{final['quality']:.0f}"]
     order = "sinc, jpeg" if final["jpeg_last"] else "jpeg, sinc"
     return [
+        f"sample {plain['samples']}, seed {plain['seed']}, {plain['jpeg_model']} jpeg",
         *(f"blur {number} {blur(one['blur'])}" for number, one in enumerate(passes, 1)),
         "resize " + " | ".join(resize(one["resize"]) for one in passes) + f" | {final['resize']['mode']}",
         "noise " + " | ".join(noise(one["noise"]) for one in passes),
