@@ -75,16 +75,21 @@ def poisson_rates(
         levels = (source * 255).round_().clamp_(0, 255).to(torch.uint8)
         if fixed_levels is not None:
             return PoissonRates(levels=levels, peaks=torch.full((count,), float(fixed_levels), device=pixels.device))
-        # Which levels occur: every pixel marks its level; don't-care pixels mark a column that is not counted.
-        marks = levels.long()
+        # which levels occur: every pixel marks its level, a don't-care pixel a bin that is not counted
+        marks = levels.int()
         if not bool((sizes == torch.tensor((height, width))).all()):
             on_device = sizes.to(pixels.device, non_blocking=True)
             row, column = (torch.arange(side, device=pixels.device) for side in (height, width))
             inside = (row < on_device[:, :1])[:, None, :, None] & (column < on_device[:, 1:])[:, None, None, :]
             marks = torch.where(inside, marks, _LEVELS)
-        occurs = torch.zeros(count, _LEVELS + 1, dtype=torch.bool, device=pixels.device)
-        occurs.scatter_(1, marks.view(count, -1), True)
-        used = occurs[:, :_LEVELS].sum(1, keepdim=True)
+        bins = _LEVELS + 1
+        marks = (marks + torch.arange(count, device=pixels.device)[:, None, None, None].int() * bins).flatten()
+        if marks.device.type == "cpu":
+            occurs = torch.bincount(marks, minlength=count * bins) > 0  # three times as fast as the other way
+        else:  # where bincount would wait for the device
+            occurs = torch.zeros(count * bins, dtype=torch.bool, device=marks.device)
+            occurs.index_fill_(0, marks.long(), True)
+        used = occurs.view(count, bins)[:, :_LEVELS].sum(1, keepdim=True)
         powers = 2 ** torch.arange(8, device=pixels.device)
         exponent = (used > powers).sum(1)
         return PoissonRates(levels=levels, peaks=(2**exponent).float())
@@ -175,7 +180,7 @@ _LARGEST_COUNT = 383  # of mean 256 only counts up to 351 have a chance of 2^-25
 
 @functools.lru_cache(maxsize=4)
 def _quantile_table(device: torch.device) -> Tensor:
-    """(9 * 256 * _CELLS,) int32, for peak 2^e, level k and cell c: (count << 23) - s where the count is reached at s."""
+    """(9 * 256 * _CELLS,) int32, for peak 2^e, level k and cell c: (count << 23) - s if the count is reached at s."""
     mean = torch.arange(_LEVELS, dtype=torch.float64) / 255 * 2.0 ** torch.arange(9, dtype=torch.float64)[:, None]
     mean = mean.view(-1, 1)
     number = torch.arange(_LARGEST_COUNT + 1, dtype=torch.float64)
