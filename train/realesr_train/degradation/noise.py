@@ -132,8 +132,8 @@ def add_poisson(
 ) -> Tensor:
     """clamp(x + scale (counts / peaks - levels / 255), 0, 1): the noise is taken around the 8-bit pixels; not rounded.
 
-    `pixels` and `counts` (N, C, H, W), `scale` (N,) a ratio, on the host or the device. Differentiable with respect to the pixels where they are
-    not clamped.
+    `pixels` and `counts` (N, C, H, W), `scale` (N,) a ratio, on the host or the device. Differentiable with respect to
+    the pixels where they are not clamped.
 
     Raises:
         ValueError: another shape; see `checked_sizes`.
