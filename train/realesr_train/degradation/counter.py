@@ -143,14 +143,14 @@ def _block(device: torch.device) -> int:
     return _CPU_BLOCK if device.type == "cpu" else _DEVICE_BLOCK
 
 
-def _pcg4d(column: Tensor, line: Tensor, low: Tensor, high: Tensor, stages: int = _STAGES) -> Words:
+def _pcg4d(column: Tensor, line: Tensor, low: Tensor, high: Tensor) -> Words:
     """Four int32 words per (line, column): `column` (W,), the others (L, 1), all int32."""
     x, y, z, w = (word * _MULTIPLIER + _INCREMENT for word in (column, line, low, high))
     x = x + y * w
     y = torch.addcmul(y, z, x)
     z = torch.addcmul(z, x, y)
     w = torch.addcmul(w, y, z)
-    for _ in range(stages - 1):
+    for _ in range(_STAGES - 1):
         for word in (x, y, z, w):
             word.bitwise_xor_((word >> 16).bitwise_and_(0xFFFF))
         x.addcmul_(y, w)

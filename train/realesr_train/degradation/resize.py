@@ -20,6 +20,7 @@ from realesr_train.degradation.canvas import checked_host, checked_sizes, take_r
 MODES: tuple[str, ...] = ("area", "bilinear", "bicubic")
 
 _BLOCK = 32  # output samples per product
+_TERMS = 256  # largest sum in one product: a longer one, or no multiple of 16, may round differently with its length
 
 
 def resize(
@@ -177,12 +178,16 @@ def _resample_rows(pixels: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     taps = index.shape[2]
     index = index.reshape(count, blocks, _BLOCK, taps)
     first = index.amin((2, 3))
-    # A product rounds alike for each multiple of 16 up to 384 terms, however many the other images need (tested).
+    # the longest window of the batch decides; a multiple of 16, cut below, so that it does not change any rounding
     window = (int((index.amax((2, 3)) - first).amax()) // 16 + 1) * 16
     matrix = torch.zeros(count, blocks, _BLOCK, window, dtype=torch.float64)
     matrix.scatter_add_(3, index - first[..., None, None], weights.reshape(count, blocks, _BLOCK, taps))
     matrix = matrix.to(pixels.dtype).to(pixels.device, non_blocking=True)
     source = (first[..., None] + torch.arange(window)).clamp(max=pixels.shape[2] - 1)
     windows = take_rows(pixels, source.view(count, -1)).view(count, channels, blocks, window, width)
-    out = torch.matmul(matrix[:, None], windows)
+    matrix = matrix[:, None]
+    out = torch.matmul(matrix[..., :_TERMS], windows[..., :_TERMS, :])
+    for start in range(_TERMS, window, _TERMS):
+        terms = slice(start, start + _TERMS)
+        out = out + torch.matmul(matrix[..., terms], windows[..., terms, :])
     return out.view(count, channels, blocks * _BLOCK, width)[:, :, :rows]
