@@ -54,6 +54,18 @@ def test_what_lies_outside_of_a_picture_does_not_leak_in(legacy: bool) -> None:
 
 
 @MODES
+def test_the_memory_layout_of_the_batch_does_not_matter(legacy: bool) -> None:
+    pixels, quality, sizes = _ragged()
+    expected = jpeg(pixels, quality, sizes, legacy=legacy)
+    shared = pixels[:1].expand(6, -1, -1, -1)
+    for other in (pixels.contiguous(memory_format=torch.channels_last), pixels.mT.contiguous().mT):
+        result = jpeg(other, quality, sizes, legacy=legacy)
+        for k, (height, width) in enumerate(sizes.tolist()):
+            assert torch.equal(result[k, :, :height, :width], expected[k, :, :height, :width])
+    assert torch.equal(jpeg(shared, quality, legacy=legacy), jpeg(shared.clone(), quality, legacy=legacy))
+
+
+@MODES
 def test_the_arguments_stay_as_they_were_and_no_gradient_is_kept(legacy: bool) -> None:
     pixels, quality, sizes = _ragged()
     before = pixels.clone(), quality.clone(), sizes.clone()
@@ -70,6 +82,13 @@ def test_the_result_has_eight_bits_by_default_and_more_in_legacy() -> None:
     assert result.min() >= 0 and result.max() <= 1
     legacy = jpeg(pixels, quality, legacy=True)
     assert ((legacy * 255 - (legacy * 255).round()).abs() > 0.01).float().mean() > 0.5
+
+
+@MODES
+def test_values_beyond_black_and_white_count_as_these(legacy: bool) -> None:
+    pixels, quality, _ = _ragged()
+    pixels = 3 * pixels - 1
+    assert torch.equal(jpeg(pixels, quality, legacy=legacy), jpeg(pixels.clamp(0, 1), quality, legacy=legacy))
 
 
 def test_the_default_rounds_the_quality_and_legacy_does_not() -> None:

@@ -69,55 +69,54 @@ def jpeg(
         sizes = torch.tensor([[height, width]]).expand(count, 2)
     with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
         quality = quality.detach().to(pixels.device, torch.float32, non_blocking=True)
-        result = _legacy(pixels, quality, sizes, differentiable) if legacy else _libjpeg(pixels, quality, sizes)
-        return result[:, :, :height, :width].contiguous()
+        return _legacy(pixels, quality, sizes, differentiable) if legacy else _libjpeg(pixels, quality, sizes)
 
 
 def _libjpeg(pixels: Tensor, quality: Tensor, sizes: Tensor) -> Tensor:
-    exact = _exact_dtype(pixels)
-    red, green, blue = _extend(_to_bytes(pixels), sizes).unbind(1)
-    # BT.601 in units of 2^-16; every sum stays below 2^24, so float32 is exact.
-    luma = _floor((red * 19595 + green * 38470 + blue * 7471 + 32768).mul_(2.0**-16))
+    height, width = pixels.shape[2:]
+    red, green, blue = _extend(_pad(_round(pixels.clamp(0, 1).mul_(255))), sizes).unbind(1)
+    # 128 is taken away from all three.
+    luma = _floor(_weighted(0.5 - 128, (red, 19595), (green, 38470), (blue, 7471))).unsqueeze(1)
     chroma = torch.stack(
         (
-            _floor((red * -11059 + green * -21709 + blue * 32768 + (2**23 + 32767)).mul_(2.0**-16)),
-            _floor((red * 32768 + green * -27439 + blue * -5329 + (2**23 + 32767)).mul_(2.0**-16)),
+            _means(_floor(_weighted(0.5 - 2.0**-16, (red, -11059), (green, -21709), (blue, 32768)))),
+            _means(_floor(_weighted(0.5 - 2.0**-16, (red, 32768), (green, -27439), (blue, -5329)))),
         ),
         1,
     )
     halves = (sizes + 1) // 2
-    chroma = _extend(_means(chroma), halves, rows_only=True)
-    factor = quality.round().clamp(1, 100)
+    factor = quality.round().clamp(1, 100).view(-1, 1, 1)
     factor = torch.where(factor < 50, (5000 / factor).floor(), 200 - 2 * factor)
-    tables = (
-        (_constant(table, pixels) * factor.view(-1, 1, 1) + 50).div_(100).floor_().clamp_(1, 255)
+    luma_table, chroma_table = (
+        (_constant(table, pixels) * factor + 50).div_(100).floor_().clamp_(1, 255)
         for table in (_LUMINANCE, _CHROMINANCE)
     )
-    luma, chroma = (
-        _code_exactly(planes.to(exact), table.to(exact)).to(torch.float32)
-        for planes, table in zip((luma.unsqueeze(1), chroma), tables, strict=True)
-    )
-    luma = luma.squeeze(1)
-    blue_difference, red_difference = (_enlarge(_extend(chroma, halves)) - 128).unbind(1)
+    luma = _code_exactly(luma, luma_table).clamp_(-128, 127).add_(128)[:, 0, :height, :width]
+    chroma = _code_exactly(_extend(chroma, halves, rows_only=True), chroma_table).clamp_(-128, 127)
+    blue_difference, red_difference = _enlarge(_extend(chroma, halves))[:, :, :height, :width].unbind(1)
     rgb = torch.stack(
         (
-            luma + _floor((red_difference * 91881 + 32768).mul_(2.0**-16)),
-            luma + _floor((blue_difference * -22554 + red_difference * -46802 + 32768).mul_(2.0**-16)),
-            luma + _floor((blue_difference * 116130 + 32768).mul_(2.0**-16)),
+            _floor(_weighted(0.5, (red_difference, 91881))).add_(luma),
+            _floor(_weighted(0.5, (blue_difference, -22554), (red_difference, -46802))).add_(luma),
+            _floor(_weighted(0.5, (blue_difference, 116130))).add_(luma),
         ),
         1,
     )
     return rgb.clamp_(0, 255).div_(255)
 
 
-def _to_bytes(pixels: Tensor) -> Tensor:
-    """Levels 0..255 on a canvas of whole 16x16 blocks."""
-    return _pad(_round(pixels.clamp(0, 1).mul_(255)))
+def _weighted(offset: float, first: tuple[Tensor, int], *others: tuple[Tensor, int]) -> Tensor:
+    """`offset` plus planes times weights, these in units of 2^-16; below 256 every partial sum is exact in float32."""
+    total = torch.tensor(offset).add(first[0], alpha=first[1] * 2.0**-16)
+    for planes, weight in others:
+        total.add_(planes, alpha=weight * 2.0**-16)
+    return total
 
 
 def _pad(planes: Tensor) -> Tensor:
+    """On a canvas of whole 16x16 blocks."""
     height, width = planes.shape[-2:]
-    return F.pad(planes, (0, -width % 16, 0, -height % 16))
+    return F.pad(planes, (0, -width % 16, 0, -height % 16)) if height % 16 or width % 16 else planes
 
 
 def _extend(planes: Tensor, sizes: Tensor, *, rows_only: bool = False) -> Tensor:
@@ -137,69 +136,78 @@ def _extend(planes: Tensor, sizes: Tensor, *, rows_only: bool = False) -> Tensor
     return planes
 
 
-def _means(planes: Tensor) -> Tensor:
+def _means(plane: Tensor) -> Tensor:
     """Means of 2x2 pixels, rounded down and up in turn along the row, as libjpeg does it to stay unbiased."""
-    rows = planes[:, :, 0::2] + planes[:, :, 1::2]
-    bias = torch.tensor([1.0, 2.0], device=planes.device).repeat(planes.shape[3] // 4)
+    rows = plane[:, 0::2] + plane[:, 1::2]
+    bias = torch.arange(plane.shape[2] // 2, device=plane.device) % 2 + 1
     return _floor((rows[..., 0::2] + rows[..., 1::2]).add_(bias).mul_(0.25))
 
 
 def _enlarge(planes: Tensor) -> Tensor:
     """Twice the size by the triangle filter (3/4 near, 1/4 far in each direction), in libjpeg's rounding."""
-    padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
+    padded = F.pad(planes * (1 / 16), (1, 1, 1, 1), mode="replicate")
     near = padded[:, :, 1:-1] * 3
     tall = torch.stack((near + padded[:, :, :-2], near + padded[:, :, 2:]), 3).flatten(2, 3)
     near = tall[..., 1:-1] * 3
-    wide = torch.stack((near + tall[..., :-2] + 8, near + tall[..., 2:] + 7), 4)
-    return _floor(wide.flatten(3, 4).mul_(1 / 16))
+    left = _floor((near + tall[..., :-2]).add_(8 / 16))
+    right = _floor((near + tall[..., 2:]).add_(7 / 16))
+    # A complex number is a pair of neighbours: this interleaves nine times as fast as `stack` does on a CPU.
+    return torch.view_as_real(torch.complex(left, right)).flatten(3, 4)
 
 
 def _code_exactly(planes: Tensor, table: Tensor) -> Tensor:
-    """Planes of levels 0..255 after transform, quantisation and back, all roundings as in libjpeg."""
-    matrix = _constant(_INTEGER_DCT, planes)
-    planes = _floor(_along_rows(planes - 128, matrix * 2.0**-11).add_(0.5))
-    coefficients = _floor(_along_columns(planes, matrix * 2.0**-15).add_(0.5))
+    """Planes of levels -128..127 after transform, quantisation and back, all roundings as in libjpeg."""
+    exact = planes.to(_exact_dtype(planes))
+    matrix = _constant(_INTEGER_DCT, exact)
+    rows = _floor(_along_rows(exact, matrix * 2.0**-11).add_(0.5))
+    coefficients = _floor(_along_columns(rows, matrix * 2.0**-15).add_(0.5))
     # The transform is 8 times the orthonormal one. libjpeg rounds a tie away from zero: the quotient is made larger
     # by less than what lies between a tie and its neighbours (coefficients are below 2^15).
-    table = _tile(table, planes)
-    quotients = _blocks(coefficients) * ((1 + 2.0**-17) / (8 * table))
-    coefficients = (_quantise(quotients) * table).view_as(planes)
-    planes = _floor(_along_columns(coefficients, matrix.T * 2.0**-11).add_(0.5))
-    return _floor(_along_rows(planes, matrix.T * 2.0**-18).add_(128.5)).clamp_(0, 255)
+    table = _tile(table.to(exact.dtype), planes)
+    quotients = _blocks(coefficients).mul_((1 + 2.0**-17) / (8 * table))
+    coefficients = _quantise(quotients).mul_(table).view_as(planes)
+    columns = _floor(_along_columns(coefficients, matrix.T * 2.0**-11).add_(0.5))
+    return _floor(_along_rows(columns, matrix.T * 2.0**-18).add_(0.5)).to(planes.dtype)
 
 
 def _legacy(pixels: Tensor, quality: Tensor, sizes: Tensor, differentiable: bool) -> Tensor:
-    exact = _exact_dtype(pixels)
-    levels = _pad(pixels.clamp(0, 1).to(exact).mul_(255))
-    height, width = levels.shape[2:]
-    ends = sizes.to(levels.device, non_blocking=True)[:, :, None]
-    inside_rows, inside_columns = (
-        torch.arange(n, device=levels.device) < ends[:, k] for k, n in ((0, height), (1, width))
-    )
-    levels.mul_((inside_rows[:, :, None] & inside_columns[:, None]).unsqueeze(1))
-    ycc = torch.matmul(_constant(_LEGACY_TO_YCC, levels), levels.flatten(2)).view_as(levels)
-    # 128 is taken from luma for the transform; to chroma it is first added by the colour conversion.
-    luma, chroma = ycc[:, :1] - 128, F.avg_pool2d(ycc[:, 1:], 2)
-    factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50).to(exact).view(-1, 1, 1)
-    luma = _code_legacy(luma, _constant(_LUMINANCE, levels).T * factor, differentiable) + 128
-    chroma = _code_legacy(chroma, _constant(_CHROMINANCE, levels) * factor, differentiable)
+    height, width = pixels.shape[2:]
+    levels = _pad(_blacken(pixels.clamp(0, 1), sizes).mul_(255))
+    ycc = _mix(levels, _LEGACY_TO_YCC)
+    # Of luma, 128 is taken away for the transform and given back; chroma would get it before, only to lose it there.
+    factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50).view(-1, 1, 1)
+    luma = _code_legacy(ycc[:, :1] - 128, _constant(_LUMINANCE, pixels).T * factor, differentiable) + 128
+    chroma = _code_legacy(F.avg_pool2d(ycc[:, 1:], 2), _constant(_CHROMINANCE, pixels) * factor, differentiable)
     chroma = chroma.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    ycc = torch.cat((luma, chroma), 1)
-    rgb = torch.matmul(_constant(_LEGACY_TO_RGB, levels), ycc.flatten(2)).view_as(levels)
-    return rgb.clamp_(0, 255).div_(255).to(torch.float32)
+    ycc = torch.cat((luma, chroma), 1)[:, :, :height, :width]
+    return _mix(ycc, _LEGACY_TO_RGB).clamp_(0, 255).div_(255)
+
+
+def _blacken(pixels: Tensor, sizes: Tensor) -> Tensor:
+    ends = sizes.to(pixels.device, non_blocking=True).unsqueeze(2)
+    height, width = (torch.arange(n, device=pixels.device) for n in pixels.shape[2:])
+    inside = (height < ends[:, 0]).unsqueeze(2) & (width < ends[:, 1]).unsqueeze(1)
+    return pixels.mul_(inside.unsqueeze(1))
+
+
+def _mix(planes: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
+    """The three planes times `matrix`; element by element, as the rounding of a product of matrices varies with N."""
+    first, second, third = planes.unbind(1)
+    return torch.stack([(first * a).add_(second * b).add_(third * c) for a, b, c in matrix], 1)
 
 
 def _code_legacy(planes: Tensor, table: Tensor, differentiable: bool) -> Tensor:
+    exact = planes.to(_exact_dtype(planes))
     matrix = torch.cos(torch.arange(8.0).outer(torch.arange(8) * 2 + 1).double() * (torch.pi / 16)) / 2
     matrix[0] *= 2**-0.5
-    matrix = matrix.to(planes)
+    matrix = matrix.to(exact.device, exact.dtype, non_blocking=True)
     table = _tile(table, planes)
-    quotients = _blocks(_along_columns(_along_rows(planes, matrix), matrix)) / table
+    quotients = _blocks(_along_columns(_along_rows(exact, matrix), matrix)) / table
     rounded = quotients.detach().round()
     if differentiable:
         rounded = rounded + (quotients - rounded) ** 3
     coefficients = (rounded * table).view_as(planes)
-    return _along_columns(_along_rows(coefficients, matrix.T), matrix.T)
+    return _along_columns(_along_rows(coefficients, matrix.T), matrix.T).to(planes.dtype)
 
 
 def _along_rows(planes: Tensor, matrix: Tensor) -> Tensor:
