@@ -99,7 +99,7 @@ def degrade_files(
     lines: list[str] = []
 
     def degrade(job: Job) -> NDArray[Any]:
-        pixels = _read_rgb(job.source, reporter)
+        pixels, _ = _read_rgb(job.source, reporter)
         name = job.target.relative_to(output).as_posix()
         if known is None:
             pixels = _cut(pixels, scale, job.source, reporter)
@@ -126,11 +126,19 @@ def degrade_files(
 
 
 def reduce_files(jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: Reporter, fail: Fail) -> int:
-    """Writes each picture 1/scale as large, by MATLAB's antialiased bicubic kernel; returns how many were done."""
+    """Writes each picture 1/scale as large, as MATLAB's `imresize` of its bytes; returns how many were done.
+
+    MATLAB rounds to the input's whole numbers between rows and columns too: on Set5 without that a tenth of the values
+    differ by one from the published files, with it one in three thousand.
+    """
 
     def reduce(job: Job) -> NDArray[Any]:
-        pixels = _cut(_read_rgb(job.source, reporter), scale, job.source, reporter)
-        return _to_bytes(imresize(pixels[None], scale=1 / scale)[0])
+        pixels, white = _read_rgb(job.source, reporter)
+        pixels = _cut(pixels, scale, job.source, reporter)[None].double()
+        height, width = (side // scale for side in pixels.shape[2:])
+        for size in ((height, pixels.shape[3]), (height, width)):
+            pixels = (imresize(pixels, size=size) * white + 0.5).floor().clamp(0, white) / white
+        return _to_bytes(pixels[0])
 
     return _run(jobs, reduce, overwrite=overwrite, reporter=reporter, fail=fail)
 
@@ -150,7 +158,7 @@ def contact_sheet(
     Raises: RealesrError of reading or writing.
     """
     side = _TILE_PX // scale * scale
-    pixels = fit_crop(_read_rgb(source, reporter), side)
+    pixels = fit_crop(_read_rgb(source, reporter)[0], side)
     top, left = (pixels.shape[1] - side) // 2, (pixels.shape[2] - side) // 2
     hr = pixels[:, top : top + side, left : left + side].expand(_SHEET_SIDE**2, -1, -1, -1)
     draws = draw(config, scale=scale, seed=seed, samples=torch.arange(len(hr)), height=side, width=side)
@@ -244,15 +252,15 @@ def _make_folder(folder: Path) -> None:
         raise output_error(error, folder) from error
 
 
-def _read_rgb(path: Path, reporter: Reporter) -> Tensor:
-    """(3, H, W) float32 in [0, 1], with all 16 bits where the file has them; grey in three channels, without alpha."""
+def _read_rgb(path: Path, reporter: Reporter) -> tuple[Tensor, float]:
+    """(3, H, W) float32 in [0, 1], grey in three channels and without alpha, and the file's white: 255 or 65535."""
     pixels = read_image(path, reporter=reporter).pixels
     if pixels.shape[2] == 4:
         reporter.emit("warning", code="alpha", message=f"{path}: transparency is left out", hint=None)
         pixels = pixels[..., :3]
     white = float(np.iinfo(pixels.dtype).max)
     planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / white
-    return planes.expand(3, -1, -1).contiguous()
+    return planes.expand(3, -1, -1).contiguous(), white
 
 
 def _cut(pixels: Tensor, scale: int, path: Path, reporter: Reporter) -> Tensor:

@@ -36,8 +36,8 @@ def from_json(records: Sequence[dict[str, Any]]) -> Draws:
 
 def _to_plain(record: Any, i: int, name: str = "") -> Any:
     if isinstance(record, Tensor):
-        value = record[i].tolist()
-        return _NAMES[name][value] if name in _NAMES else value
+        value: Any = record[i].tolist()
+        return _NAMES[name][int(value)] if name in _NAMES else value
     if isinstance(record, tuple):
         return [_to_plain(item, i) for item in record]
     if dataclasses.is_dataclass(record):

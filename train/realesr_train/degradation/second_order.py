@@ -151,9 +151,8 @@ class _Chain:
         parts: dict[tuple[int, ...], list[_Group]] = {}
         for group in groups:
             own = canvases[group.index]
-            for canvas in own.unique(dim=0):
-                part = group.select((own == canvas).all(1).nonzero()[:, 0])
-                height, width = canvas.tolist()
+            for height, width in sorted({(height, width) for height, width in own.tolist()}):
+                part = group.select((own == torch.tensor([height, width])).all(1).nonzero()[:, 0])
                 pixels = resize.resize(
                     part.pixels,
                     draw.target[part.index],
