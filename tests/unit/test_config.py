@@ -12,6 +12,7 @@ from realesr_train.config import (
     DegradationConfig,
     FamilyWeights,
     FinalConfig,
+    JpegConfig,
     KernelConfig,
     NoiseConfig,
     PassConfig,
@@ -118,6 +119,11 @@ def test_a_configuration_error_is_wrong_usage_and_a_wrong_value(tmp_path: Path) 
         (lambda: NoiseConfig(sigma_range=(-1, 1)), "sigma_range"),
         (lambda: NoiseConfig(grey_probability=-0.1), "grey_probability"),
         (lambda: with_order(DegradationConfig(), 0), "order 0"),
+        (
+            lambda: legacy(DegradationConfig(final=FinalConfig(jpeg=JpegConfig(quality_range=(1, 100))))),
+            "quality_range",
+        ),
+        (lambda: JpegConfig(quality_range=(0, 90)), "quality_range"),
     ],
 )
 def test_impossible_values_are_refused(build: Any, name: str) -> None:

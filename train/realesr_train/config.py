@@ -241,6 +241,9 @@ class DegradationConfig:
     def __post_init__(self) -> None:
         if not 1 <= len(self.passes) <= 16:
             raise ConfigError(f"passes: {len(self.passes)} of them; there must be 1 to 16")
+        jpegs = [*(one.jpeg for one in self.passes), self.final.jpeg]
+        if self.jpeg_model == "legacy" and any(one.quality_range[1] >= 100 for one in jpegs):
+            raise ConfigError('quality_range: 100 divides by zero where jpeg_model is "legacy"', hint="end it at 99")
 
 
 def with_order(config: DegradationConfig, order: int) -> DegradationConfig:
