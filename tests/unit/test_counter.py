@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
-
 from realesr_train.degradation import counter
+from torch import Tensor
 
 _MASK_32, _MASK_64 = (1 << 32) - 1, (1 << 64) - 1
 
@@ -69,7 +68,10 @@ def test_numbers_of_a_seed_stay_what_they_are() -> None:
     keys = counter.keys(20261121, torch.tensor([0, 1, 10**12]), 7)
     assert keys.tolist() == [-7179180224618156162, -5455548202496833856, 3999966722060413343]
     assert counter.uniform(keys[:1], 2).tolist() == [[0.5488655663910478, 0.2989490920288611]]
-    assert counter.uniform_field(keys[2:], 1, 2, 1, "cpu").flatten().tolist() == [0.16924339532852173, 0.48182475566864014]
+    assert counter.uniform_field(keys[2:], 1, 2, 1, "cpu").flatten().tolist() == [
+        0.16924339532852173,
+        0.48182475566864014,
+    ]
     normal = counter.normal_field(keys[2:], 2, 1, 1, "cpu").flatten()
     assert torch.allclose(normal, torch.tensor([-0.2435062, -1.4516351]), atol=1e-6, rtol=0)
 
