@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
 from realesr_train.degradation import counter, filters, kernels, noise, resize
+from torch import Tensor
 
 Finder = Callable[[str], Path]
 
