@@ -1,5 +1,6 @@
 """`realesr data`: low-resolution pictures made of clean ones."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -22,24 +23,17 @@ Scale = Annotated[int | None, typer.Option("-s", "--scale", help="Reduction, 1 t
 @app.command()
 def degrade(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Picture files, or folders of them.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the PNG files and draws.jsonl.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for PNGs and draws.jsonl.")] = None,
     scale: Scale = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Other numbers give other degradations; default: 0.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another one degrades otherwise; default: 0.")] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file with a [degradation] table; default: as published.")
     ] = None,
     order: Annotated[int | None, typer.Option("--order", help="Number of passes; 1 is the classical model.")] = None,
     legacy: Annotated[bool, typer.Option("--legacy", help="With the defects of the published code.")] = False,
-    replay: Annotated[
-        Path | None, typer.Option("--replay", help="A draws.jsonl: degrade exactly as it says.", metavar="FILE")
-    ] = None,
+    replay: Annotated[Path | None, typer.Option("--replay", help="A draws.jsonl: do exactly as it says.")] = None,
     contact_sheet: Annotated[
-        Path | None,
-        typer.Option("--contact-sheet", help="Write a grid of 16 degradations of the first picture.", metavar="FILE"),
+        Path | None, typer.Option("--contact-sheet", help="PNG file for 16 degradations of the first picture.")
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -66,18 +60,12 @@ def degrade(
 
         from realesr_train.data import degrade as engine
 
-        jobs = engine.plan(inputs, output or Path())
         if contact_sheet is not None:
             engine.contact_sheet(
-                jobs[0].source,
-                contact_sheet,
-                chosen,
-                scale=scale,
-                seed=seed,
-                overwrite=overwrite,
-                reporter=run.reporter,
+                inputs, contact_sheet, chosen, scale=scale, seed=seed, overwrite=overwrite, reporter=run.reporter
             )
         if output is not None:
+            jobs = engine.plan(inputs, output)
             run.summary["done"] = engine.degrade_files(
                 jobs,
                 output,
@@ -87,7 +75,7 @@ def degrade(
                 replay=replay,
                 overwrite=overwrite,
                 reporter=run.reporter,
-                fail=lambda id, path, error: _fail(run, id, path, error, alone=len(jobs) == 1),
+                fail=_counting(run, alone=len(jobs) == 1),
             )
 
 
@@ -116,12 +104,16 @@ def lr(
             scale=TrainConfig(scale=4 if scale is None else scale).scale,
             overwrite=overwrite,
             reporter=run.reporter,
-            fail=lambda id, path, error: _fail(run, id, path, error, alone=len(jobs) == 1),
+            fail=_counting(run, alone=len(jobs) == 1),
         )
 
 
-def _fail(run: Run, id: int, path: Path, error: RealesrError, *, alone: bool) -> None:
+def _counting(run: Run, *, alone: bool) -> Callable[[int, Path, RealesrError], None]:
     """One input decides the exit status by its own error; of several, status 1 says that some failed."""
-    report_failure(run.reporter, error, id=id, source=path)
-    run.summary["failed"] += 1
-    run.exit_status = error.exit_status if alone else 1
+
+    def fail(id: int, path: Path, error: RealesrError) -> None:
+        report_failure(run.reporter, error, id=id, source=path)
+        run.summary["failed"] += 1
+        run.exit_status = error.exit_status if alone else 1
+
+    return fail

@@ -182,15 +182,18 @@ def test_a_record_that_does_not_fit_is_refused_by_line(realesr: Command, tmp_pat
     assert done.status == 4 and "does not fit" in done.err
 
 
-def test_a_contact_sheet_shows_sixteen_labelled_degradations(realesr: Command, tmp_path: Path) -> None:
-    photo = _photo(tmp_path / "a.png", 100, 500)
+def test_a_contact_sheet_shows_sixteen_labelled_degradations(
+    realesr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = Path(_photo(tmp_path / "a.png", 100, 500).name)
     sheet = tmp_path / "sheet.png"
     assert realesr("data", "degrade", photo, "--contact-sheet", sheet).status == 0
     assert not (tmp_path / "draws.jsonl").exists()
     pixels = read_image(sheet).pixels
     height, width, _ = pixels.shape
     tile = height // 4
-    assert (height % 4, width) == (0, 1280) and tile > 320
+    assert (height % 4, width) == (0, 1280) and tile > 320 + 6 * 15
     tiles = [pixels[y * tile : (y + 1) * tile, x * 320 : (x + 1) * 320] for y in range(4) for x in range(4)]
     assert len({one[:320].tobytes() for one in tiles}) == 16
     assert all(one[320:].max() == 255 and one[320:].min() == 0 for one in tiles)

@@ -51,16 +51,9 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
 
     Raises: UnreadableInput (a folder without pictures), UsageError (two inputs for one file, or an input as target).
     """
-    jobs: list[Job] = []
-    for path in inputs:
-        found = [path]
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in WRITABLE_SUFFIXES)
-            if not found:
-                raise UnreadableInput(f"{path} holds no pictures", hint=f"known are {', '.join(WRITABLE_SUFFIXES)}")
-        for file in found:
-            name = file.relative_to(path) if path.is_dir() else Path(file.name)
-            jobs.append(Job(len(jobs), file, output / name.with_suffix(".png")))
+    jobs = [
+        Job(number, file, output / name.with_suffix(".png")) for number, (file, name) in enumerate(_pictures(inputs))
+    ]
     sources = {job.source.resolve() for job in jobs}
     seen: dict[Path, Path] = {}
     for job in jobs:
@@ -71,6 +64,22 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
             raise UsageError(f"{job.target} is one of the inputs", hint="choose another folder with -o")
         seen[job.target] = job.source
     return jobs
+
+
+def _pictures(inputs: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Each picture, and its name relative to the input that holds it. Raises: UnreadableInput."""
+    pictures = []
+    for path in inputs:
+        if not path.is_dir():
+            pictures.append((path, Path(path.name)))
+            continue
+        found = sorted(
+            file for file in path.rglob("[!.]*") if file.suffix.lower() in WRITABLE_SUFFIXES and file.is_file()
+        )
+        if not found:
+            raise UnreadableInput(f"{path} holds no pictures", hint=f"known are {', '.join(WRITABLE_SUFFIXES)}")
+        pictures += [(file, file.relative_to(path)) for file in found]
+    return pictures
 
 
 def degrade_files(
@@ -144,7 +153,7 @@ def reduce_files(jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: 
 
 
 def contact_sheet(
-    source: Path,
+    inputs: Sequence[Path],
     target: Path,
     config: DegradationConfig,
     *,
@@ -153,10 +162,11 @@ def contact_sheet(
     overwrite: bool,
     reporter: Reporter,
 ) -> None:
-    """Writes a labelled grid of 16 degradations of the middle of one picture, each enlarged back without smoothing.
+    """Writes a labelled grid of 16 degradations of the middle of the first picture, enlarged back without smoothing.
 
     Raises: RealesrError of reading or writing.
     """
+    source = _pictures(inputs)[0][0]
     side = _TILE_PX // scale * scale
     pixels = fit_crop(_read_rgb(source, reporter)[0], side)
     top, left = (pixels.shape[1] - side) // 2, (pixels.shape[2] - side) // 2
