@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from realesr_train.config import DegradationConfig, legacy, with_order
+from realesr_train.config import DegradationConfig, NoiseConfig, PassConfig, ResizeConfig, legacy, with_order
+from realesr_train.config import DirectionWeights as Directions
 from realesr_train.degradation.draws import Draws, draw
 from realesr_train.degradation.filters import sharpen
 from realesr_train.degradation.replay import from_json, to_json
@@ -147,6 +148,36 @@ def test_the_input_stays_as_it_is() -> None:
         lq = apply(pictures, _draw([0, 1, 2], config))
         lq.zero_()
         assert torch.equal(pictures, before)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "poisson"])
+def test_noise_is_new_in_every_pass_and_image_and_as_strong_as_drawn(kind: str) -> None:
+    noise = NoiseConfig(
+        gaussian_probability=float(kind == "gaussian"), sigma_range=(4, 8), poisson_scale_range=(0.5, 1)
+    )
+    still = PassConfig(
+        blur_probability=0, resize=ResizeConfig(directions=Directions(up=0, down=0, keep=1)), noise=noise
+    )
+    config = DegradationConfig(sharpen_input=False, passes=(still, still))
+    draws = _draw(list(range(6)), config, scale=1, height=128, width=128)
+    steps: dict[str, Tensor] = {}
+    pictures = torch.linspace(0.4, 0.6, 128).expand(6, 3, 128, 128).contiguous()
+
+    def keep(step: str, images: dict[int, Tensor]) -> None:
+        if len(images) == 6:
+            steps[step] = torch.stack([*images.values()]).clone()
+
+    apply(pictures, draws, on_step=keep)
+    fields = [steps[f"noise{n}"] - steps[f"resize{n}"] for n in (1, 2)]
+    correlation = torch.corrcoef(torch.cat(fields)[:, 0].flatten(1)) - torch.eye(12)
+    assert correlation.abs().max() < 0.05
+    for field, one in zip(fields, draws.passes, strict=True):
+        for image, strength, grey in zip(field, one.noise.strength, one.noise.grey, strict=True):
+            channels = torch.corrcoef(image.flatten(1))[0, 1]
+            # a grey Poisson field is the luma's, the channels are alike here up to JPEG's colours
+            assert channels > 0.99 if grey else channels.abs() < 0.05
+            if kind == "gaussian":
+                assert abs(image.std() * 255 / strength - 1) < 0.05
 
 
 def test_sharpening_the_input_can_be_left_to_the_caller() -> None:
