@@ -157,6 +157,13 @@ def test_normals_follow_their_distribution() -> None:
     assert 4 < float(z.abs().max()) < 6.7
 
 
+@pytest.mark.parametrize("word", [0, -1, 2**31 - 1, -(2**31)])
+def test_no_word_gives_an_infinite_normal(word: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = tuple(torch.full((2, 5), word, dtype=torch.int32) for _ in range(4))
+    monkeypatch.setattr(counter, "_pcg4d", lambda *_: words)
+    assert float(counter.normal_field(_keys(1), 8, 5, 1, "cpu").abs().max()) < 6.7
+
+
 @pytest.mark.parametrize("draw", [counter.uniform_field, counter.normal_field])
 def test_neighbours_in_a_field_are_independent(draw: object) -> None:
     assert callable(draw)

@@ -102,6 +102,20 @@ def test_an_image_has_the_same_bits_alone_and_in_a_batch(canvas: tuple[int, int]
         torch.set_num_threads(before)
 
 
+def test_a_longer_sum_beside_it_does_not_change_an_image() -> None:
+    """A matrix product of 448 terms, most of them zero, may round otherwise than the same one of 304."""
+    pixels = torch.rand(2, 3, 64, 448, generator=torch.Generator().manual_seed(0))
+    targets, modes, sizes = (
+        torch.tensor([[14, 49], [43, 29]]),
+        torch.zeros(2, dtype=torch.int64),
+        [[34, 445], [31, 438]],
+    )
+    case = {"pixels": pixels, "target_sizes": targets, "modes": modes, "sizes": torch.tensor(sizes)}
+    together = resize.resize(**case, canvas=(128, 896))
+    alone = resize.resize(**_one(case, 0), canvas=(128, 896))
+    assert torch.equal(alone[0, :, :14, :49], together[0, :, :14, :49])
+
+
 def test_the_canvas_does_not_matter() -> None:
     case = _case(3, 5, 128, 64, 2.0)
     together = resize.resize(**case, canvas=(300, 301))

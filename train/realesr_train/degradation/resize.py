@@ -20,7 +20,7 @@ from realesr_train.degradation.canvas import checked_host, checked_sizes, take_r
 MODES: tuple[str, ...] = ("area", "bilinear", "bicubic")
 
 _BLOCK = 32  # output samples per product
-_TERMS = 256  # largest sum in one product: a longer one, or no multiple of 16, may round differently with its length
+_TERMS = 256  # largest sum in one product: above 384 terms MKL splits a sum at a place that depends on its length
 
 
 def resize(
@@ -178,7 +178,8 @@ def _resample_rows(pixels: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     taps = index.shape[2]
     index = index.reshape(count, blocks, _BLOCK, taps)
     first = index.amin((2, 3))
-    # the longest window of the batch decides; a multiple of 16, cut below, so that it does not change any rounding
+    # The longest window of the batch decides; the zeros that it adds to another image's sums must not change their
+    # rounding: hence `_TERMS`, and no remainder of 16 as a precaution.
     window = (int((index.amax((2, 3)) - first).amax()) // 16 + 1) * 16
     matrix = torch.zeros(count, blocks, _BLOCK, window, dtype=torch.float64)
     matrix.scatter_add_(3, index - first[..., None, None], weights.reshape(count, blocks, _BLOCK, taps))
