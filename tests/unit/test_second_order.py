@@ -325,6 +325,15 @@ def test_an_empty_picture_cannot_be_fitted() -> None:
         fit_crop(torch.zeros(3, 0, 5), 4)
 
 
+@pytest.mark.parametrize("config", [CONFIG, legacy(CONFIG)], ids=["fixed", "legacy"])
+def test_no_decision_looks_at_a_devices_numbers(config: DegradationConfig) -> None:
+    """The meta device has shapes but no numbers: whoever asked for one would fail, as it would wait on a GPU."""
+    draws = _draw(list(range(12)), config, height=400, width=400)
+    pictures = torch.empty(12, 3, 400, 400, device="meta")
+    lq, gt = paired_crop(apply(pictures, draws), pictures, draws)
+    assert (lq.shape, gt.shape, lq.device.type) == ((12, 3, 16, 16), (12, 3, 64, 64), "meta")
+
+
 @pytest.mark.gpu
 def test_nothing_waits_for_the_gpu() -> None:
     pictures = _photos(list(range(12)), 400, 400).cuda()

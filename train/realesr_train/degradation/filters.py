@@ -37,7 +37,8 @@ def blur(pixels: Tensor, kernels: Tensor, sizes: Tensor | None = None, border: s
         raise ValueError(f"kernels: width is {kernels.shape[1]}; it must be odd")
     padded = pad(pixels, sizes, kernels.shape[1] // 2, border)
     weights = kernels.to(pixels.device, pixels.dtype, non_blocking=True).expand(count, -1, -1)
-    if pixels.device.type != "cpu":
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if pixels.device.type != "cpu" or pixels.dtype != torch.float32 or not has_onednn:
         return _correlate(padded, weights)
     # oneDNN works on 16 planes at a time: strips of rows fill them up, where there are few planes (four times as fast
     # for one image, the same numbers)

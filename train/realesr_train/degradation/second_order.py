@@ -6,7 +6,7 @@ image. An image's group follows from its own sizes alone, so its result does not
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -260,11 +260,15 @@ def _plain_arithmetic(device: torch.device) -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     cudnn.allow_tf32 = cudnn.benchmark = False
     try:
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False) if _has_autocast(device) else nullcontext():
             yield
     finally:
         torch.set_float32_matmul_precision(before[0])
         cudnn.allow_tf32, cudnn.benchmark = before[1:]
+
+
+def _has_autocast(device: torch.device) -> bool:
+    return torch.amp.is_autocast_available(device.type)
 
 
 def paired_crop(lq: Tensor, gt: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
