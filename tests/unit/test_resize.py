@@ -88,7 +88,7 @@ def test_an_image_has_the_same_bits_alone_and_in_a_batch(canvas: tuple[int, int]
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        for seed in range(4):
+        for seed in range(2):
             case = _case(seed, 5, *canvas, 2.0)
             # an extreme reduction beside the others makes their windows long
             case["target_sizes"][4] = torch.tensor((9, 5))

@@ -92,8 +92,8 @@ def normal_field(keys: Tensor, height: int, width: int, channels: int, device: t
             torch.mul(words[k + 1], math.pi * 2.0**-31, out=out[:, k + 1])
 
     lines = _lines(keys, height, width, channels, device, convert)
-    # torch starts its threads for each of these functions: larger blocks, or a busy machine waits for threads
-    for pairs in torch.split(lines.view(-1, 2, width), max(1, 8 * _block(lines.device) // width)):
+    # torch starts its threads for each of these functions: large blocks, or a busy machine waits for threads
+    for pairs in torch.split(lines.view(-1, 2, width), max(1, 64 * _block(lines.device) // width)):
         radius = pairs[:, 0].log().mul_(-2.0).sqrt_()
         sine = pairs[:, 1].sin()
         torch.mul(pairs[:, 1].cos(), radius, out=pairs[:, 0])
