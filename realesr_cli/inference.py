@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -19,8 +20,11 @@ from realesr_cli.tiling import Box
 
 Pixels = NDArray[Any]
 
+Values = Callable[[int, Box], Tensor]
+"""(tile, part of its planes) -> float32 (h, w, C*r*r) in [0, 1], r = 1 or the factor of a pixel shuffle to come."""
+
 # Values that are rounded at once: a quarter of a megabyte as float32.
-_ROUNDING_VALUES = 2**16
+_ROUNDED_VALUES = 2**16
 _LUMA = (0.299, 0.587, 0.114)  # BT.601, as the reference turns RGB results into grey
 
 
@@ -66,42 +70,42 @@ class Inference:
             # NHWC in memory is what channels_last means: nothing is copied but the values
             x = torch.from_numpy(integers).to(self._choice.device).permute(0, 3, 1, 2).float()
             x /= np.iinfo(batch.dtype).max
-            y = self._values(x, dtype)
-            return [self._integers(values, box, levels) for values, box in zip(y, kept, strict=True)]
+            values = self._values(x, dtype)
+            return [self._integers(partial(values, i), box, x.shape[1], levels) for i, box in enumerate(kept)]
 
-    def _integers(self, values: Tensor, box: Box, levels: int) -> Pixels:
-        """(C*r*r, H*scale/r, W*scale/r) in [0, 1] -> the part `box` as (h, w, C) integers on the host."""
-        r, per_pixel = self._shuffle, self._model.scale // self._shuffle
-        box = box.times(per_pixel)
-        part = values[:, box.top : box.bottom, box.left : box.right].permute(1, 2, 0)
-        height, width, planes = part.shape
+    def _integers(self, values: Callable[[Box], Tensor], box: Box, channels: int, levels: int) -> Pixels:
+        """Values in [0, 1] -> the part `box`, in input pixels, as (h, w, channels) integers on the host."""
+        r, device = self._shuffle, self._choice.device
+        box = box.times(self._model.scale // r)
         dtype = torch.uint8 if levels == 255 else torch.int32
-        out = torch.empty((height * r, width * r, planes // r**2), dtype=dtype, device=part.device)
+        out = torch.empty((box.height * r, box.width * r, channels), dtype=dtype, device=device)
         # on a CPU in strips that stay in its caches; a GPU has no such thing to gain
-        rows = max(1, _ROUNDING_VALUES // (width * planes)) if part.device.type == "cpu" else height
-        for top in range(0, height, rows):
-            strip = part[top : top + rows].mul(levels).round_().clamp_(0, levels).to(dtype)
+        rows = max(1, _ROUNDED_VALUES // (box.width * channels * r**2)) if device.type == "cpu" else box.height
+        for top in range(box.top, box.bottom, rows):
+            strip = values(Box(top, box.left, min(top + rows, box.bottom), box.right))
+            strip = strip.mul_(levels).round_().clamp_(0, levels).to(dtype)
             if r > 1:
-                strip = strip.reshape(len(strip), width, planes // r**2, r, r).permute(0, 3, 1, 4, 2)
-            out[top * r : (top + rows) * r] = strip.reshape(-1, *out.shape[1:])
+                strip = strip.reshape(*strip.shape[:2], channels, r, r).permute(0, 3, 1, 4, 2)
+            start = (top - box.top) * r
+            out[start : start + rows * r] = strip.reshape(-1, *out.shape[1:])
         return out.cpu().numpy().astype(np.uint8 if levels == 255 else np.uint16, copy=False)
 
-    def _values(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(N, 1 or 3, H, W) in [0, 1] -> float32 planes (N, C*r*r, ...), C as in x, whatever the model takes."""
+    def _values(self, x: Tensor, dtype: torch.dtype) -> Values:
+        """The result for (N, 1 or 3, H, W) in [0, 1], with as many channels, whatever the model takes."""
         count, channels = x.shape[:2]
         if channels == self._model.channels_in:
-            return self._planes(x, dtype)
+            return self._finite(x, dtype)
         if channels == 3:  # a model for single channels
-            y = self._planes(x.reshape(count * 3, 1, *x.shape[2:]), dtype)
-            return y.reshape(count, -1, *y.shape[2:])
-        y = self._planes(x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last), dtype)
-        red, green, blue = y.clamp(0, 1).unflatten(1, (3, self._shuffle**2)).unbind(1)  # type: ignore[no-untyped-call]
-        return cast(Tensor, _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)
+            single = self._finite(x.reshape(count * 3, 1, *x.shape[2:]), dtype)
+            return lambda i, box: torch.cat([single(3 * i + channel, box) for channel in range(3)], 2)
+        colour = self._finite(x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last), dtype)
+        return lambda i, box: _luma(colour(i, box))
 
-    def _planes(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def _finite(self, x: Tensor, dtype: torch.dtype) -> Values:
         """`_raw`; tiles that overflow in low precision are computed again in float32. Raises: NonFiniteOutput."""
-        y = self._raw(x, dtype)
-        if not _is_finite(y) and dtype != torch.float32:
+        computed, values = self._raw(x, dtype)
+        finite = _is_finite(computed)
+        if not finite and dtype != torch.float32:
             if not self._overflow_told:
                 self._overflow_told = True
                 self._reporter.emit(
@@ -111,29 +115,34 @@ class Inference:
                     hint="--precision fp32 avoids the double work",
                 )
             self._on_step = lambda: None  # these steps have been counted
-            y = self._raw(x, torch.float32)
-        if not _is_finite(y):
+            computed, values = self._raw(x, torch.float32)
+            finite = _is_finite(computed)
+        if not finite:
             raise NonFiniteOutput(
                 f"{self._model.name} gives values that are not numbers, even in fp32",
                 hint="the weights file is probably damaged: `realesr models verify`, or choose another model with -m",
             )
-        return y
+        return values
 
-    def _raw(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The network's result for its own channels, in float32, before the pixel shuffle if it has one."""
+    def _raw(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Values]:
+        """What the network computes for its own channels, and the values of its result."""
         network = self._network(dtype)
         with _exact_float32(self._choice.device, dtype):
             if self._shuffle > 1:
-                return cast(Tensor, cast(Any, network).subpixels(x)).float()
+                residual = cast(Any, network).residual(x)
+                return residual, lambda i, box: _at(
+                    cast(Any, network).subpixels(_part(residual, i, box), _part(x, i, box))
+                )
             if not self._self_ensemble:
-                return cast(Tensor, network(x)).float()
+                y = network(x).float()
+                return y, lambda i, box: _at(_part(y, i, box))
             total = torch.zeros((), device=x.device)
             for turns in range(4):
                 for mirrored in (False, True):
                     view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
                     result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
                     total = total + (result.flip(3) if mirrored else result)
-            return total / 8
+            return total, lambda i, box: _at(_part(total, i, box) / 8)
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
         if dtype not in self._networks:
@@ -151,6 +160,21 @@ def _exact_float32(device: torch.device, dtype: torch.dtype) -> AbstractContextM
     if device.type != "cuda" or dtype != torch.float32:
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def _part(maps: Tensor, i: int, box: Box) -> Tensor:
+    return maps[i : i + 1, :, box.top : box.bottom, box.left : box.right]
+
+
+def _at(part: Tensor) -> Tensor:
+    """(1, planes, h, w) -> (h, w, planes)."""
+    return part[0].permute(1, 2, 0)
+
+
+def _luma(colour: Tensor) -> Tensor:
+    """(h, w, 3*r*r) -> (h, w, r*r)."""
+    red, green, blue = colour.clamp(0, 1).chunk(3, 2)
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:

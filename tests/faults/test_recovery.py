@@ -84,10 +84,10 @@ def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: 
     """A compact network whose last layer gives infinity in `dtype`, for the calls in `tiles`."""
     from realesr_cli.models.compact import SRVGGNetCompact
 
-    original = SRVGGNetCompact.subpixels
+    original = SRVGGNetCompact.residual
     calls = 0
 
-    def subpixels(network: SRVGGNetCompact, x: Tensor) -> Tensor:
+    def residual(network: SRVGGNetCompact, x: Tensor) -> Tensor:
         nonlocal calls
         y = original(network, x)
         if network.body[-1].weight.dtype == dtype:
@@ -96,7 +96,7 @@ def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: 
                 y[..., 5, 5] = float("inf")
         return y
 
-    monkeypatch.setattr(SRVGGNetCompact, "subpixels", subpixels)
+    monkeypatch.setattr(SRVGGNetCompact, "residual", residual)
     return compact()
 
 
