@@ -34,7 +34,9 @@ def test_low_precision_is_near_to_float32(weights: str, side: int, weights_file:
         crop = pixels[top : top + side, left : left + side]
         error = np.square(low(crop).astype(np.float64) - exact(crop)).mean()
         found[path.name] = 10 * np.log10(255**2 / error)
-    print(f"{weights}: {min(found.values()):.1f} to {max(found.values()):.1f}, mean {np.mean(list(found.values())):.1f}")
+    print(
+        f"{weights}: {min(found.values()):.1f} to {max(found.values()):.1f}, mean {np.mean(list(found.values())):.1f}"
+    )
     assert len(found) >= 12
     assert min(found.values()) >= _EACH_DB, found
     assert np.mean(list(found.values())) >= _MEAN_DB, found
