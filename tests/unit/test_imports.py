@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import realesr_train
+
 import realesr_cli
 
 ROOT = Path(realesr_cli.__file__).parent
+TRAIN = Path(realesr_train.__file__).parent
 _LIGHT = {
     "errors",
     "options",
@@ -41,10 +44,18 @@ _FORBIDDEN = {
 }
 
 
-def _modules() -> dict[str, ast.Module]:
+_LIGHT_TRAIN = {"config", "tables"}
+# what the training side may use of the program, and the commands that may use the training side
+_SHARED = {"errors", "atomic", "reporting", "image_formats", "image_io", "weights", "device", "models"}
+_TRAINING_COMMANDS = {"cli.data", "cli.train", "cli.eval", "cli.compare"}
+_PURE = {"degradation", "losses", "discriminators", "metrics"}
+"""Packages of formulas: torch, numpy, the standard library, themselves and the configuration."""
+
+
+def _modules(root: Path = ROOT) -> dict[str, ast.Module]:
     return {
-        str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): ast.parse(path.read_text(encoding="utf-8"))
-        for path in ROOT.rglob("*.py")
+        ".".join(path.relative_to(root).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
+        for path in root.rglob("*.py")
     }
 
 
@@ -74,8 +85,32 @@ def test_imports_go_one_way() -> None:
         assert not bad, f"{name} imports {bad}"
 
 
-def test_pickles_are_read_in_one_place_and_nothing_prints() -> None:
+def test_the_training_side_uses_little_of_the_program_and_its_formulas_nothing() -> None:
+    for name, tree in _modules(TRAIN).items():
+        imported = _imports(tree, top_level_only=False)
+        ours = {module.split(".")[1] for module in imported if module.startswith("realesr_cli.")}
+        assert ours <= _SHARED, f"realesr_train.{name} imports {ours - _SHARED}"
+        package = name.split(".")[0]
+        if package in _PURE:
+            allowed = (*sys.stdlib_module_names, "torch", "numpy")
+            mine = ("realesr_train.config", f"realesr_train.{package}")
+            bad = {m for m in imported if m.split(".")[0] not in allowed and not m.startswith(mine)}
+            assert not bad, f"realesr_train.{name} imports {bad}"
+        if name in _LIGHT_TRAIN:
+            roots = {module.split(".")[0] for module in _imports(tree, top_level_only=True)}
+            assert not roots & _HEAVY, f"realesr_train.{name} imports {roots & _HEAVY}"
+
+
+def test_only_training_commands_use_the_training_side_and_only_when_run() -> None:
     for name, tree in _modules().items():
+        at_top = {module.split(".")[0] for module in _imports(tree, top_level_only=True)}
+        anywhere = {module.split(".")[0] for module in _imports(tree, top_level_only=False)}
+        assert "realesr_train" not in at_top, name
+        assert "realesr_train" not in anywhere or name in _TRAINING_COMMANDS, name
+
+
+def test_pickles_are_read_in_one_place_and_nothing_prints() -> None:
+    for name, tree in {**{f"train.{name}": tree for name, tree in _modules(TRAIN).items()}, **_modules()}.items():
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         assert "torch.load" not in calls or name == "models.reading", name
         assert "print" not in calls or name in ("reporting", "cli.main", "cli.models"), name
@@ -83,7 +118,13 @@ def test_pickles_are_read_in_one_place_and_nothing_prints() -> None:
 
 
 def test_help_and_version_load_nothing_heavy() -> None:
-    for arguments in (["--version"], ["--help"], ["image", "--help"], ["models", "list"]):
+    for arguments in (
+        ["--version"],
+        ["--help"],
+        ["image", "--help"],
+        ["data", "degrade", "--help"],
+        ["models", "list"],
+    ):
         code = (
             f"import sys; sys.argv = ['realesr', *{arguments}]\n"
             "from realesr_cli.cli.main import main\n"

@@ -1,0 +1,119 @@
+"""`realesr data`: low-resolution pictures made of clean ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from realesr_cli.cli.flags import Json, Overwrite, Quiet, Verbose
+from realesr_cli.cli.run import Run, report_failure, running
+from realesr_cli.errors import RealesrError, UsageError
+
+app = typer.Typer(
+    help="Make low-resolution pictures of clean ones.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Scale = Annotated[int | None, typer.Option("-s", "--scale", help="Reduction, 1 to 8; default: 4.")]
+
+
+@app.command()
+def degrade(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Picture files, or folders of them.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for PNGs and draws.jsonl.")] = None,
+    scale: Scale = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another one degrades otherwise; default: 0.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with a [degradation] table; default: as published.")
+    ] = None,
+    order: Annotated[int | None, typer.Option("--order", help="Number of passes; 1 is the classical model.")] = None,
+    legacy: Annotated[bool, typer.Option("--legacy", help="With the defects of the published code.")] = False,
+    replay: Annotated[Path | None, typer.Option("--replay", help="A draws.jsonl: do exactly as it says.")] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option("--contact-sheet", help="PNG file for 16 degradations of the first picture.")
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Degrade pictures as in training: blur, resize, noise and JPEG, drawn at random; sides are cut to multiples of
+    the scale. draws.jsonl says what was drawn for each of them.
+    """
+    with running("data degrade", json=json, quiet=quiet, verbose=verbose, scale=scale, seed=seed) as run:
+        if output is None and contact_sheet is None:
+            raise UsageError("nothing to write", hint="give -o FOLDER, --contact-sheet FILE, or both")
+        if replay is not None and (config, scale, seed, order, legacy, contact_sheet) != (None,) * 4 + (False, None):
+            raise UsageError("--replay decides all draws", hint="leave out the other options, except -o")
+
+        from realesr_train.config import TrainConfig, load_config, with_order
+        from realesr_train.config import legacy as with_defects
+
+        settings = TrainConfig() if config is None else load_config(config)
+        chosen = settings.degradation if order is None else with_order(settings.degradation, order)
+        chosen = with_defects(chosen) if legacy else chosen
+        scale = TrainConfig(scale=settings.scale if scale is None else scale).scale
+        seed = TrainConfig(seed=settings.seed if seed is None else seed).seed
+
+        from realesr_train.data import degrade as engine
+
+        if contact_sheet is not None:
+            engine.contact_sheet(
+                inputs, contact_sheet, chosen, scale=scale, seed=seed, overwrite=overwrite, reporter=run.reporter
+            )
+        if output is not None:
+            jobs = engine.plan(inputs, output)
+            run.summary["done"] = engine.degrade_files(
+                jobs,
+                output,
+                chosen,
+                scale=scale,
+                seed=seed,
+                replay=replay,
+                overwrite=overwrite,
+                reporter=run.reporter,
+                fail=_counting(run, alone=len(jobs) == 1),
+            )
+
+
+@app.command()
+def lr(
+    inputs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of pictures, or files.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the PNG files.")],
+    kernel: Annotated[str, typer.Option("--kernel", help="bicubic, the antialiased one of MATLAB.")] = "bicubic",
+    scale: Scale = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Reduce pictures for the classical benchmarks; sides are cut to multiples of the scale."""
+    with running("data lr", json=json, quiet=quiet, verbose=verbose, kernel=kernel, scale=scale) as run:
+        if kernel != "bicubic":
+            raise UsageError(f"--kernel {kernel} is not known", hint="give bicubic")
+
+        from realesr_train.config import TrainConfig
+        from realesr_train.data import degrade as engine
+
+        jobs = engine.plan(inputs, output)
+        run.summary["done"] = engine.reduce_files(
+            jobs,
+            scale=TrainConfig(scale=4 if scale is None else scale).scale,
+            overwrite=overwrite,
+            reporter=run.reporter,
+            fail=_counting(run, alone=len(jobs) == 1),
+        )
+
+
+def _counting(run: Run, *, alone: bool) -> Callable[[int, Path, RealesrError], None]:
+    """One input decides the exit status by its own error; of several, status 1 says that some failed."""
+
+    def fail(id: int, path: Path, error: RealesrError) -> None:
+        report_failure(run.reporter, error, id=id, source=path)
+        run.summary["failed"] += 1
+        run.exit_status = error.exit_status if alone else 1
+
+    return fail
