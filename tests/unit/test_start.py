@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from realesr_cli.errors import CorruptWeights, ModelNotFound, UsageError
 from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.reading import safetensors_bytes
+from realesr_cli.models.srresnet import MSRResNet
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +112,20 @@ def test_another_architecture_is_named_with_the_first_key_that_differs(tmp_path:
     assert _equal(network, before)
 
 
+def test_tensors_that_fit_by_chance_do_not_make_it_the_same_architecture(tmp_path: Path) -> None:
+    other = MSRResNet(width=8, blocks=1)
+    network = rrdb().network
+    shared = [
+        key
+        for key, value in other.state_dict().items()
+        if value.shape == network.state_dict().get(key, value[:0]).shape
+    ]
+    assert shared
+    torch.save(other.state_dict(), tmp_path / "msrresnet.pth")
+    with pytest.raises(UsageError, match="holds MSRResNet, the network is RRDBNet"):
+        load_start(network, tmp_path / "msrresnet.pth", match="shape")
+
+
 @pytest.mark.parametrize("match", ["all", "shape"])
 def test_a_discriminator_is_no_generator(tmp_path: Path, match: str) -> None:
     torch.save({"params": UNetDiscriminator(width=8).state_dict()}, tmp_path / "netD.pth")
@@ -190,6 +205,7 @@ def test_every_layer_has_a_gradient_at_the_start_and_every_weight_one_step_later
     torch.manual_seed(0)
     network = SRVGGNetCompact(width=8, depth=4, scale=2)
     bilinear_start(network, generator=torch.Generator().manual_seed(0))
+    assert network.body[0].weight[3:].abs().min() > 0
     target = torch.rand(2, 3, 18, 22, generator=torch.Generator().manual_seed(5))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for step in range(2):
