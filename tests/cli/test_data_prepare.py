@@ -90,6 +90,14 @@ def test_copies_are_reduced_never_enlarged(realesr: Command, photos: Path, tmp_p
     assert np.abs(pictures["a b.jpg@210x150"] - half).mean() < 1
 
 
+def test_copies_too_small_to_train_on_and_equal_ones_are_left_out(realesr: Command, tmp_path: Path) -> None:
+    photos = [_photo(tmp_path / "a.png", 150, 260), _photo(tmp_path / "b.png", 800, 810)]
+    assert realesr("data", "prepare", *photos, "-o", tmp_path / "out.pack", "--multi-scale").status == 0
+    assert [one.name for one in Pack(tmp_path / "out.pack").pictures()] == [
+        "a.png", "a.png@195x112", "b.png", "b.png@607x600", "b.png@405x400", "b.png@270x266",
+    ]  # fmt: skip
+
+
 def test_crops_overlap_by_half_unless_told_otherwise(realesr: Command, photos: Path, tmp_path: Path) -> None:
     for options, count in ((["--crop", "200"], 8 + 16), (["--crop", "200", "--stride", "200"], 6 + 9)):
         done = realesr("data", "prepare", photos, "-o", tmp_path / "out.pack", *options, "--overwrite", "--json")

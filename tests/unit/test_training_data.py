@@ -1,8 +1,9 @@
 """Training pictures: which are found and used, what a sample shows, and how batches come."""
 
 import collections
+import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from realesr_train.data.packed import Entry, Pack, window_places, write_pack
 from realesr_train.data.source import Source, open_pairs, open_pictures
 from recording import Events
 
-from realesr_cli.errors import ConfigError, OutputExists, RealesrError, UnreadableInput, UnsupportedInput
+from realesr_cli.errors import ConfigError, DiskFull, OutputExists, RealesrError, UnreadableInput, UnsupportedInput
 from realesr_cli.image_io import read_image
 
 Pixels = NDArray[Any]
@@ -368,6 +369,22 @@ def test_a_damaged_pack_is_refused_and_a_damaged_picture_found(folder: Path, tmp
             open_pictures([pack], crop_px=8)
     with pytest.raises(UnreadableInput, match="no such file"):
         open_pictures([tmp_path / "gone.pack"], crop_px=8)
+
+
+def test_a_pack_is_written_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    pack = _pack(tmp_path / "a.pack", folder, "raw")
+    before = pack.read_bytes()
+
+    def entries() -> Iterator[Entry]:
+        yield Entry(name="a", height=1, width=1, data=b"rgb")
+        raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(DiskFull):
+        write_pack(pack, entries(), storage="raw", overwrite=True)
+    assert pack.read_bytes() == before
+    with pytest.raises(DiskFull):
+        write_pack(tmp_path / "b.pack", entries(), storage="raw")
+    assert sorted(tmp_path.iterdir()) == [pack, folder]
 
 
 def test_a_raw_picture_is_a_view_into_the_file(folder: Path, tmp_path: Path) -> None:
