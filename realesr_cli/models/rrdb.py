@@ -45,14 +45,14 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = _BLOCK_STRIP_PX.get(x.device.type, _BLOCK_STRIP_PX_ELSEWHERE) // x.shape[3]
-        if torch.is_grad_enabled() or x.shape[2] <= rows:
+        if torch.is_grad_enabled() or x.shape[2] <= 1.5 * rows:
             return self._whole(x)
         return in_strips(self._whole, x, torch.empty_like(x), rows, _BLOCK_REACH)
 
     def _whole(self, x: Tensor) -> Tensor:
         known = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            known = torch.cat((known, F.leaky_relu(conv(known), 0.2, inplace=True)), 1)
+            known = torch.cat((known, leaky(conv(known))), 1)
         return torch.add(x, self.conv5(known), alpha=0.2)
 
 
@@ -119,7 +119,7 @@ class RRDBNet(nn.Module):
         features = self.conv_body(low(features, self.conv_body))
         features = self.conv_first(x).add_(features) if first is None else first + features
         rows = max(16, STRIP_PX // features.shape[3])
-        if torch.is_grad_enabled() or features.shape[2] <= rows:
+        if torch.is_grad_enabled() or features.shape[2] <= 1.5 * rows:
             return self._enlarge(features, x.dtype)
         growth = 2 ** len(self.up_names)
         height, width = (side * growth for side in features.shape[2:])
@@ -131,9 +131,14 @@ class RRDBNet(nn.Module):
         features = low(features, self.conv_hr)
         for name in self.up_names:
             doubled = F.interpolate(features, scale_factor=2, mode="nearest")
-            features = F.leaky_relu(cast(nn.Conv2d, getattr(self, name))(doubled), 0.2, inplace=True)
-        features = F.leaky_relu(self.conv_hr(features), 0.2, inplace=True)
+            features = leaky(cast(nn.Conv2d, getattr(self, name))(doubled))
+        features = leaky(self.conv_hr(features))
         return centred(self.conv_last, features, dtype)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """Leaky ReLU, slope 0.2. In place it saves memory in training, but is up to a tenth slower on a CPU."""
+    return F.leaky_relu(x, 0.2, inplace=torch.is_grad_enabled())
 
 
 def in_strips(part: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, rows: int, reach: int) -> Tensor:
