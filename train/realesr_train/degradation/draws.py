@@ -90,7 +90,7 @@ class ResizeDraw:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoiseDraw:
-    """Kind and strength; the field itself follows from seed, sample and pass."""
+    """Kind and strength; the field itself follows from seed, `field` and pass."""
 
     kind: Tensor
     """(N,) int64, place in NOISES."""
@@ -98,6 +98,9 @@ class NoiseDraw:
     """(N,) float64: standard deviation in 8-bit levels (gaussian), or factor of the noise (poisson)."""
     grey: Tensor
     """(N,) bool: the same noise in all channels."""
+    field: Tensor
+    """(N,) int64: whose field it is, that of the image's own sample; in `per_batch` mode grey Gaussian noise has one
+    for the whole batch (defect D3), with a number below 0 that belongs to no sample."""
     poisson_levels: str
     """rule or fixed, as in the configuration."""
 
@@ -292,10 +295,13 @@ def _draw_noise(config: NoiseConfig, source: _Source, stream: int) -> NoiseDraw:
     _, u_strength, u_grey = source.own(stream, 3)
     is_poisson = source.shared(stream, 1)[0] >= config.gaussian_probability
     sigma, scale = (_between(u_strength, limits) for limits in (config.sigma_range, config.poisson_scale_range))
+    grey = u_grey < config.grey_probability
+    is_shared = grey & ~is_poisson if source.per_batch else torch.zeros_like(grey)
     return NoiseDraw(
         kind=is_poisson.to(torch.int64),
         strength=torch.where(is_poisson, scale, sigma),
-        grey=u_grey < config.grey_probability,
+        grey=grey,
+        field=torch.where(is_shared, -1 - source.samples[0], source.samples),
         poisson_levels=config.poisson_levels,
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from realesr_train.degradation import filters, jpeg, noise, resize
 from realesr_train.degradation.counter import keys, normal_field, uniform_field
-from realesr_train.degradation.draws import IMPULSE, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
+from realesr_train.degradation.draws import IMPULSE, NOISES, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
 from realesr_train.degradation.kernels import blur_kernels
 
 _CANVAS_STEP_PX = {"cpu": 64}
@@ -169,7 +169,7 @@ class _Chain:
 
     def noise(self, groups: list[_Group], step: str, draw: NoiseDraw, stream: int) -> list[_Group]:
         """Each image with noise of its kind, clamped to [0, 1]."""
-        field_keys = keys(self.draws.seed, self.draws.samples, stream)
+        field_keys = keys(self.draws.seed, draw.field, stream)
         given = self.given.get(step)
 
         def field(part: _Group, make: Callable[..., Tensor]) -> Tensor:
@@ -190,8 +190,8 @@ class _Chain:
             counts = numbers if given is not None else noise.poisson_counts(rates, numbers, grey)
             return noise.add_poisson(part.pixels, scale, rates, counts, part.borders)
 
-        groups = self.on(groups, step, gaussian, draw.kind == 0)
-        return self.on(groups, step, poisson, draw.kind == 1)
+        groups = self.on(groups, step, gaussian, draw.kind == NOISES.index("gaussian"))
+        return self.on(groups, step, poisson, draw.kind == NOISES.index("poisson"))
 
     def jpeg(self, groups: list[_Group], step: str, quality: Tensor, taken_by: Tensor | None = None) -> list[_Group]:
         is_legacy = self.draws.jpeg_model == "legacy"
