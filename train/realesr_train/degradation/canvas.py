@@ -50,8 +50,15 @@ def checked_per_image(name: str, value: Tensor, count: int) -> None:
         raise ValueError(f"{name}: shape is {tuple(value.shape)}; give one value per image, ({count},)")
 
 
+def inside(sizes: Tensor, height: int, width: int, device: torch.device) -> Tensor:
+    """(N, 1, height, width) bool on `device`: which pixels of the canvas belong to the images."""
+    ends = sizes.to(device, non_blocking=True)
+    row, column = (torch.arange(side, device=device) for side in (height, width))
+    return ((row < ends[:, :1])[:, :, None] & (column < ends[:, 1:])[:, None, :])[:, None]
+
+
 def border_index(lengths: Tensor, canvas: int, margin: int, border: str) -> Tensor:
-    """(N, canvas + 2 margin) int64: which sample of an axis stands at -margin .. canvas + margin - 1.
+    """(N, canvas + 2 margin) int64 on the host: which sample of an axis stands at -margin .. canvas + margin - 1.
 
     "reflect" mirrors at the centre of the edge sample (not repeated) as often as needed, so that a margin may exceed
     the image; "replicate" repeats the edge sample. Image i has `lengths[i]` samples and never yields others.

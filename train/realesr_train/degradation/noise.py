@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from realesr_train.degradation.canvas import checked_per_image, checked_sizes
+from realesr_train.degradation.canvas import checked_per_image, checked_sizes, inside
 
 _LEVELS = 256
 _CPU_BLOCK = 1 << 15  # counts per pass on a CPU: the temporaries stay in the second-level cache
@@ -78,10 +78,7 @@ def poisson_rates(
         # which levels occur: every pixel marks its level, a don't-care pixel a bin that is not counted
         marks = levels.int()
         if not bool((sizes == torch.tensor((height, width))).all()):
-            on_device = sizes.to(pixels.device, non_blocking=True)
-            row, column = (torch.arange(side, device=pixels.device) for side in (height, width))
-            inside = (row < on_device[:, :1])[:, None, :, None] & (column < on_device[:, 1:])[:, None, None, :]
-            marks = torch.where(inside, marks, _LEVELS)
+            marks = torch.where(inside(sizes, height, width, pixels.device), marks, _LEVELS)
         bins = _LEVELS + 1
         marks = (marks + torch.arange(count, device=pixels.device)[:, None, None, None].int() * bins).flatten()
         if marks.device.type == "cpu":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from realesr_train.degradation import filters, jpeg, noise, resize
+from realesr_train.degradation.canvas import border_index, checked_sizes
 from realesr_train.degradation.counter import keys, normal_field, uniform_field
 from realesr_train.degradation.draws import IMPULSE, NOISES, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
 from realesr_train.degradation.kernels import blur_kernels
@@ -73,7 +74,7 @@ def apply(
     _check(hr, draws)
     chain = _Chain(draws, given or {}, on_step)
     with _plain_arithmetic(hr.device):
-        groups = [_Group(torch.arange(len(draws)), hr, _whole(hr), fills=True)]
+        groups = [_Group(torch.arange(len(draws)), hr, checked_sizes(hr, None), fills=True)]
         if draws.sharpen_input:
             groups = chain.on(groups, "usm", lambda part: filters.sharpen(part.pixels))
         for number, one in enumerate(draws.passes, 1):
@@ -236,10 +237,6 @@ def _on_canvas(field: Tensor, height: int, width: int) -> Tensor:
     return torch.nn.functional.pad(field, (0, width - field.shape[3], 0, height - field.shape[2]))
 
 
-def _whole(pixels: Tensor) -> Tensor:
-    return torch.tensor(pixels.shape[2:]).expand(len(pixels), 2)
-
-
 def _check(hr: Tensor, draws: Draws) -> None:
     if hr.dtype != torch.float32 or hr.ndim != 4 or hr.shape[1] != 3 or len(hr) == 0:
         raise ValueError(f"hr: {hr.dtype} {tuple(hr.shape)}; give float32 (N, 3, height, width), not empty")
@@ -302,8 +299,6 @@ def fit_crop(picture: Tensor, side_px: int) -> Tensor:
     for axis in (-2, -1):
         length = picture.shape[axis]
         if length < side_px:
-            period = max(2 * (length - 1), 1)
-            phase = torch.arange(side_px).remainder(period)
-            index = torch.minimum(phase, period - phase).clamp(max=length - 1)
+            index = border_index(torch.tensor([length]), side_px, 0, "reflect")[0]
             picture = picture.index_select(axis, _moved(index, picture))
     return picture
