@@ -32,7 +32,8 @@ def add_gaussian(pixels: Tensor, sigma: Tensor, grey: Tensor, z: Tensor, sizes: 
     """
     _check(pixels, sizes, grey, {"sigma": sigma}, {"z": z})
     strength = _per_image(sigma.to(pixels.dtype) / 255, pixels.device)
-    return (pixels + _shared(z, grey) * strength).clamp(0, 1)
+    # in one new tensor: on a CPU fresh memory costs as much as the arithmetic
+    return _shared(z, grey).to(pixels.dtype).mul_(strength).add_(pixels).clamp_(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,8 +139,8 @@ def add_poisson(
     Source: training specification, section 4.4.
     """
     _check(pixels, sizes, None, {"scale": scale}, {"counts": counts, "rates.levels": rates.levels})
-    noise = counts / rates.peaks[:, None, None, None] - rates.levels.to(pixels.dtype) / 255
-    return (pixels + noise * _per_image(scale.to(pixels.dtype), pixels.device)).clamp(0, 1)
+    noise = (counts / rates.peaks[:, None, None, None]).to(pixels.dtype).sub_(rates.levels.to(pixels.dtype).div_(255))
+    return noise.mul_(_per_image(scale.to(pixels.dtype), pixels.device)).add_(pixels).clamp_(0, 1)
 
 
 def _check(
