@@ -78,7 +78,7 @@ def degrade(
                 overwrite=overwrite,
                 resume=skip_existing,
                 reporter=run.reporter,
-                ended=_counting(run, jobs),
+                **_heard(run, jobs),
             )
 
 
@@ -109,7 +109,7 @@ def lr(
             scale=TrainConfig(scale=4 if scale is None else scale).scale,
             overwrite=overwrite,
             reporter=run.reporter,
-            ended=_counting(run, jobs),
+            **_heard(run, jobs),
         )
 
 
@@ -128,16 +128,21 @@ def _plan(run: Run, inputs: list[Path], output: Path, *, skip_existing: bool) ->
     return left
 
 
-def _counting(run: Run, jobs: list[Any]) -> Callable[[Any, RealesrError | None], None]:
+def _counting(run: Run, *, alone: bool) -> Callable[[int, Path, RealesrError], None]:
     """One input decides the exit status by its own error; of several, status 1 says that some failed."""
-    is_alone = run.summary["skipped"] + len(jobs) == 1
 
-    def ended(job: Any, error: RealesrError | None) -> None:
-        if error is None:
-            run.summary["done"] += 1
-            return
-        report_failure(run.reporter, error, id=job.id, source=job.source)
+    def fail(id: int, path: Path, error: RealesrError) -> None:
+        report_failure(run.reporter, error, id=id, source=path)
         run.summary["failed"] += 1
-        run.exit_status = error.exit_status if is_alone else 1
+        run.exit_status = error.exit_status if alone else 1
 
-    return ended
+    return fail
+
+
+def _heard(run: Run, jobs: list[Any]) -> dict[str, Any]:
+    """`done` and `fail` of the functions that go through the jobs: they keep the run's counts and its exit status."""
+
+    def done() -> None:
+        run.summary["done"] += 1
+
+    return {"done": done, "fail": _counting(run, alone=run.summary["skipped"] + len(jobs) == 1)}

@@ -36,8 +36,11 @@ _SHEET_SIDE = 4
 _TILE_PX = 320
 _LINE_PX = 18
 
-Ended = Callable[["Job", RealesrError | None], None]
-"""`ended(job, error)` hears of each job that was tried; the error is None where its picture was written."""
+Done = Callable[[], None]
+"""`done()` hears of each picture that was written."""
+
+Fail = Callable[[int, Path, RealesrError], None]
+"""`fail(id, path, error)` hears of each picture that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,8 @@ def degrade_files(
     overwrite: bool,
     resume: bool,
     reporter: Reporter,
-    ended: Ended,
+    done: Done,
+    fail: Fail,
 ) -> None:
     """Writes the degraded picture of each job, and its line of `draws.jsonl`.
 
@@ -153,7 +157,7 @@ def degrade_files(
         return _to_bytes(lq[0])
 
     with closing(_Record(path, resume=resume)) as record:
-        _run(jobs, degrade, overwrite=overwrite, reporter=reporter, ended=ended)
+        _run(jobs, degrade, overwrite=overwrite, reporter=reporter, done=done, fail=fail)
 
 
 class _Record:
@@ -188,7 +192,9 @@ class _Record:
             self._file.close()
 
 
-def reduce_files(jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: Reporter, ended: Ended) -> None:
+def reduce_files(
+    jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: Reporter, done: Done, fail: Fail
+) -> None:
     """Writes each picture 1/scale as large, as MATLAB's `imresize` of its bytes.
 
     MATLAB rounds to the input's whole numbers between rows and columns too: on Set5 without that a tenth of the values
@@ -205,7 +211,7 @@ def reduce_files(jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: 
             pixels = (imresize(pixels, size=size) * white + 0.5).floor().clamp(0, white) / white
         return _to_bytes(pixels[0])
 
-    _run(jobs, reduce, overwrite=overwrite, reporter=reporter, ended=ended)
+    _run(jobs, reduce, overwrite=overwrite, reporter=reporter, done=done, fail=fail)
 
 
 def contact_sheet(
@@ -278,7 +284,13 @@ def _label(lines: list[str], width: int) -> NDArray[np.uint8]:
 
 
 def _run(
-    jobs: Sequence[Job], work: Callable[[Job], NDArray[Any]], *, overwrite: bool, reporter: Reporter, ended: Ended
+    jobs: Sequence[Job],
+    work: Callable[[Job], NDArray[Any]],
+    *,
+    overwrite: bool,
+    reporter: Reporter,
+    done: Done,
+    fail: Fail,
 ) -> None:
     """Writes what `work` gives for each job. A failure is reported and the run goes on, except for a full disk."""
     with progress(reporter, len(jobs), "files") as advance:
@@ -294,7 +306,7 @@ def _run(
             except DiskFull:
                 raise
             except RealesrError as error:
-                ended(job, error)
+                fail(job.id, job.source, error)
             else:
                 height, width = pixels.shape[:2]
                 reporter.emit(
@@ -306,7 +318,7 @@ def _run(
                     height=height,
                     seconds=round(time.monotonic() - started, 3),
                 )
-                ended(job, None)
+                done()
             advance(1)
 
 
