@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from realesr_train.degradation import filters, jpeg, noise, resize
-from realesr_train.degradation.canvas import border_index, checked_sizes
+from realesr_train.degradation.canvas import checked_sizes, reflected
 from realesr_train.degradation.counter import keys, normal_field, uniform_field
 from realesr_train.degradation.draws import IMPULSE, NOISES, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
 from realesr_train.degradation.kernels import blur_kernels
@@ -299,6 +299,6 @@ def fit_crop(picture: Tensor, side_px: int) -> Tensor:
     for axis in (-2, -1):
         length = picture.shape[axis]
         if length < side_px:
-            index = border_index(torch.tensor([length]), side_px, 0, "reflect")[0]
+            index = reflected(torch.tensor([length]), side_px, 0)[0]
             picture = picture.index_select(axis, _moved(index, picture))
     return picture
