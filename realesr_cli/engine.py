@@ -55,6 +55,8 @@ class Engine:
         self._reporter = reporter
         self._inference = Inference(model, choice, reporter, self_ensemble=options.self_ensemble)
         self._largest_batch = 1 if choice.device.type == "cpu" else _LARGEST_BATCH
+        # a GPU computes one batch while the host unpacks the one before
+        self._ahead = 1 if choice.device.type == "cuda" else 0
         self._largest_window_px: int | None = None
         if choice.device.type == "cpu":
             keep_freed_memory()
@@ -139,34 +141,35 @@ class Engine:
         levels = int(np.iinfo(out.dtype).max)
         origin = Box(tiles[0].kept.top, 0, tiles[-1].kept.bottom, width)
         pending = deque(tiles)
+        running: deque[_Running] = deque()
         tile_bytes = self.window_bytes(pending[0].source.area, channels=channels, precise=precise)
         affordable = max(1, int(free_memory_bytes(self._choice.device) * _MEMORY_SHARE / tile_bytes))
-        while pending:
-            batch = self._next_batch(pending, height, width, min(affordable, self._largest_batch))
-            area = sum(tile.kept.area for tile in batch)
-            counted = 0.0
-
-            def step(share: float, area: int = area) -> None:
-                nonlocal counted
-                counted += share * area
-                advance(share * area)
-
-            stack = np.stack([_cut(picture, tile.source) for tile in batch])
-            kept = [tile.kept.within(tile.source) for tile in batch]
+        while pending or running:
+            full = False
             try:
-                parts = self._inference.run(stack, kept, levels, precise=precise, on_step=step)
+                if pending and len(running) <= self._ahead:
+                    batch = self._next_batch(pending, height, width, min(affordable, self._largest_batch))
+                    running.append(_Running(batch, advance))
+                    running[-1].start(self._inference, picture, levels, precise=precise)
+                else:
+                    parts = running[0].result()
+                    for tile, part in zip(running[0].tiles, parts, strict=True):
+                        _cut(out, tile.kept.within(origin).times(self._model.scale))[...] = part
+                    running.popleft().finished()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                parts = None  # leaving this block first frees what the failed run still holds
-            if parts is None:
-                advance(-counted)
-                self._make_smaller(batch)
-                pending.extendleft(reversed(batch))
-                continue
-            for tile, part in zip(batch, parts, strict=True):
-                _cut(out, tile.kept.within(origin).times(self._model.scale))[...] = part
-            advance(area - counted)
+                full = True  # leaving this block first frees what the failed run still holds
+            if full:
+                failed = list(running)
+                running.clear()
+                for run in failed:
+                    run.dropped()
+                pending.extendleft(reversed([tile for run in failed for tile in run.tiles]))
+                if len(failed) > 1:
+                    self._ahead = 0  # one batch took the other's memory: from now on each runs alone
+                else:
+                    self._make_smaller(failed[0].tiles)
 
     # --- one batch ----------------------------------------------------------------------------------------------------
 
@@ -213,6 +216,32 @@ class Engine:
     @property
     def _pad_px(self) -> int:
         return self._model.pad_px if self._options.pad_px is None else self._options.pad_px
+
+
+class _Running:
+    """A batch of tiles on its way through the network, and the progress that was reported for it."""
+
+    def __init__(self, tiles: list[Tile], advance: Advance) -> None:
+        self.tiles = tiles
+        self.result: Callable[[], list[Pixels]] = list
+        self._advance = advance
+        self._area = sum(tile.kept.area for tile in tiles)
+        self._reported = 0.0
+
+    def start(self, inference: Inference, picture: Pixels, levels: int, *, precise: bool) -> None:
+        stack = np.stack([_cut(picture, tile.source) for tile in self.tiles])
+        kept = [tile.kept.within(tile.source) for tile in self.tiles]
+        self.result = inference.start(stack, kept, levels, precise=precise, on_step=self._step)
+
+    def finished(self) -> None:
+        self._advance(self._area - self._reported)
+
+    def dropped(self) -> None:
+        self._advance(-self._reported)
+
+    def _step(self, share: float) -> None:
+        self._reported += share * self._area
+        self._advance(share * self._area)
 
 
 def _cut(picture: Pixels, box: Box) -> Pixels:

@@ -417,12 +417,9 @@ def _upright(pixels: Pixels, turn: int) -> Pixels:
 
 def _swap_channels(pixels: Pixels) -> Pixels:
     """RGB <-> BGR, alpha staying last; grey as it is."""
-    match pixels.shape[2]:
-        case 3:
-            return np.ascontiguousarray(pixels[..., ::-1])
-        case 4:
-            return np.ascontiguousarray(pixels[..., [2, 1, 0, 3]])
-    return np.ascontiguousarray(pixels)
+    code = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(pixels.shape[2])
+    pixels = np.ascontiguousarray(pixels)
+    return pixels if code is None else cv2.cvtColor(pixels, code)
 
 
 def _reason(error: BaseException) -> str:

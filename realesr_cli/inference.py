@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from realesr_cli.cuda import Recorder, Transfers, at_once, shared
 from realesr_cli.device import DeviceChoice
 from realesr_cli.errors import NonFiniteOutput
 from realesr_cli.models.architectures import LoadedModel
@@ -19,8 +21,11 @@ from realesr_cli.tiling import Box
 
 Pixels = NDArray[Any]
 
+Values = Callable[[int, Box], Tensor]
+"""(tile, part of its planes) -> float32 (h, w, C*r*r) in [0, 1], r = 1 or the factor of a pixel shuffle to come."""
+
 # Values that are rounded at once: a quarter of a megabyte as float32.
-_ROUNDING_VALUES = 2**16
+_ROUNDED_VALUES = 2**16
 _LUMA = (0.299, 0.587, 0.114)  # BT.601, as the reference turns RGB results into grey
 
 
@@ -36,6 +41,8 @@ class Inference:
         self._self_ensemble = self_ensemble
         self._networks: dict[torch.dtype, nn.Module] = {}
         self._overflow_told = False
+        self._transfers = Transfers(choice.device) if choice.device.type == "cuda" else None
+        self._recorder = Recorder()
         self._on_step: Callable[[], None] = lambda: None
         # networks that end in a pixel shuffle stop before it: rounding to bytes is cheaper there, and so are bytes
         # shuffled; the mean over turned views needs whole pictures
@@ -45,95 +52,126 @@ class Inference:
     def close(self) -> None:
         """Frees the device's memory."""
         self._networks.clear()
+        self._recorder.forget()
 
-    def run(
+    def start(
         self, batch: Pixels, kept: Sequence[Box], levels: int, *, precise: bool, on_step: Callable[[float], None]
-    ) -> list[Pixels]:
-        """(N, H, W, C) integers over the range of their dtype -> for each the part `kept` of its result.
+    ) -> Callable[[], list[Pixels]]:
+        """(N, H, W, C) integers over the range of their dtype -> a function that gives for each the part `kept`.
 
         `kept` counts input pixels from the corner of each tile. Results are host arrays (h, w, C) of integers in
         0..levels (255 or 65535); C = 1 or 3. `precise` computes in float32 whatever was chosen. `on_step` is told the
-        share of the work that each step was.
-
-        Raises: NonFiniteOutput.
+        share of the work that each step was. On a GPU the work goes on while the host does something else, until the
+        function is called, which raises NonFiniteOutput.
         """
-        dtype = torch.float32 if precise else self._choice.dtype
-        share = 1 / (max(1, len(_blocks(self._network(dtype)))) * (8 if self._self_ensemble else 1))
-        self._on_step = lambda: on_step(share)
         # torch has uint16, but few of its operations on every device
         integers = batch.astype(np.int32) if batch.dtype == np.uint16 else batch
+        upload = self._transfers.upload if self._transfers else partial(shared, device=self._choice.device)
         with torch.inference_mode():
             # NHWC in memory is what channels_last means: nothing is copied but the values
-            x = torch.from_numpy(integers).to(self._choice.device).permute(0, 3, 1, 2).float()
+            x = upload(integers).permute(0, 3, 1, 2).float()
             x /= np.iinfo(batch.dtype).max
-            y = self._values(x, dtype)
-            return [self._integers(values, box, levels) for values, box in zip(y, kept, strict=True)]
+        low = torch.float32 if precise else self._choice.dtype
+        finish = self._launch(x, kept, levels, low, on_step)
 
-    def _integers(self, values: Tensor, box: Box, levels: int) -> Pixels:
-        """(C*r*r, H*scale/r, W*scale/r) in [0, 1] -> the part `box` as (h, w, C) integers on the host."""
-        r, per_pixel = self._shuffle, self._model.scale // self._shuffle
-        box = box.times(per_pixel)
-        part = values[:, box.top : box.bottom, box.left : box.right].permute(1, 2, 0)
-        height, width, planes = part.shape
+        def result() -> list[Pixels]:
+            parts = finish()
+            if parts is None and low != torch.float32:
+                self._tell_overflow()
+                parts = self._launch(x, kept, levels, torch.float32, lambda share: None)()  # its steps were counted
+            if parts is None:
+                raise NonFiniteOutput(
+                    f"{self._model.name} gives values that are not numbers, even in fp32",
+                    hint="the weights file is probably damaged: `realesr models verify`, or choose another with -m",
+                )
+            return parts
+
+        return result
+
+    def _tell_overflow(self) -> None:
+        if self._overflow_told:
+            return
+        self._overflow_told = True
+        self._reporter.emit(
+            "warning",
+            code="overflow",
+            message=f"{self._model.name} overflows in {self._choice.precision}; fp32 is used for such tiles",
+            hint="--precision fp32 avoids the double work",
+        )
+
+    def _launch(
+        self, x: Tensor, kept: Sequence[Box], levels: int, dtype: torch.dtype, on_step: Callable[[float], None]
+    ) -> Callable[[], list[Pixels] | None]:
+        """Starts the work; the function waits for it and gives the parts, or None if some values are not numbers."""
+        share = 1 / (max(1, len(_blocks(self._network(dtype)))) * (8 if self._self_ensemble else 1))
+        self._on_step = lambda: on_step(share)
+        download = self._transfers.download if self._transfers else at_once
+        with torch.inference_mode(), _exact_float32(self._choice.device, dtype):
+            computed, values = self._values(x, dtype)
+            # NaN and infinity survive a sum, which must not overflow by itself
+            total = download(computed.sum(dtype=torch.float32))
+            parts = [
+                download(self._integers(partial(values, i), box, x.shape[1], levels)) for i, box in enumerate(kept)
+            ]
+
+        def finish() -> list[Pixels] | None:
+            if not math.isfinite(float(total())):
+                return None
+            return [part().astype(np.uint8 if levels == 255 else np.uint16, copy=False) for part in parts]
+
+        return finish
+
+    def _integers(self, values: Callable[[Box], Tensor], box: Box, channels: int, levels: int) -> Tensor:
+        """Values in [0, 1] -> the part `box`, in input pixels, as (h, w, channels) integers."""
+        r, device = self._shuffle, self._choice.device
+        box = box.times(self._model.scale // r)
         dtype = torch.uint8 if levels == 255 else torch.int32
-        out = torch.empty((height * r, width * r, planes // r**2), dtype=dtype, device=part.device)
+        out = torch.empty((box.height * r, box.width * r, channels), dtype=dtype, device=device)
         # on a CPU in strips that stay in its caches; a GPU has no such thing to gain
-        rows = max(1, _ROUNDING_VALUES // (width * planes)) if part.device.type == "cpu" else height
-        for top in range(0, height, rows):
-            strip = part[top : top + rows].mul(levels).round_().clamp_(0, levels).to(dtype)
+        rows = max(1, _ROUNDED_VALUES // (box.width * channels * r**2)) if device.type == "cpu" else box.height
+        for top in range(box.top, box.bottom, rows):
+            strip = values(Box(top, box.left, min(top + rows, box.bottom), box.right))
+            strip = strip.mul_(levels).round_().clamp_(0, levels).to(dtype)
             if r > 1:
-                strip = strip.reshape(len(strip), width, planes // r**2, r, r).permute(0, 3, 1, 4, 2)
-            out[top * r : (top + rows) * r] = strip.reshape(-1, *out.shape[1:])
-        return out.cpu().numpy().astype(np.uint8 if levels == 255 else np.uint16, copy=False)
+                strip = strip.reshape(*strip.shape[:2], channels, r, r).permute(0, 3, 1, 4, 2)
+            start = (top - box.top) * r
+            out[start : start + rows * r] = strip.reshape(-1, *out.shape[1:])
+        return out
 
-    def _values(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(N, 1 or 3, H, W) in [0, 1] -> float32 planes (N, C*r*r, ...), C as in x, whatever the model takes."""
+    def _values(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Values]:
+        """What is computed for (N, 1 or 3, H, W) in [0, 1], and the result with as many channels.
+
+        Whatever the model takes: one for single channels sees three pictures, one for colours a grey one as RGB.
+        """
         count, channels = x.shape[:2]
         if channels == self._model.channels_in:
-            return self._planes(x, dtype)
-        if channels == 3:  # a model for single channels
-            y = self._planes(x.reshape(count * 3, 1, *x.shape[2:]), dtype)
-            return y.reshape(count, -1, *y.shape[2:])
-        y = self._planes(x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last), dtype)
-        red, green, blue = y.clamp(0, 1).unflatten(1, (3, self._shuffle**2)).unbind(1)  # type: ignore[no-untyped-call]
-        return cast(Tensor, _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)
+            return self._raw(x, dtype)
+        if channels == 3:
+            computed, single = self._raw(x.reshape(count * 3, 1, *x.shape[2:]), dtype)
+            return computed, lambda i, box: torch.cat([single(3 * i + channel, box) for channel in range(3)], 2)
+        wide = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        computed, colour = self._raw(wide, dtype)
+        return computed, lambda i, box: _luma(colour(i, box))
 
-    def _planes(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """`_raw`; tiles that overflow in low precision are computed again in float32. Raises: NonFiniteOutput."""
-        y = self._raw(x, dtype)
-        if not _is_finite(y) and dtype != torch.float32:
-            if not self._overflow_told:
-                self._overflow_told = True
-                self._reporter.emit(
-                    "warning",
-                    code="overflow",
-                    message=f"{self._model.name} overflows in {self._choice.precision}; fp32 is used for such tiles",
-                    hint="--precision fp32 avoids the double work",
-                )
-            self._on_step = lambda: None  # these steps have been counted
-            y = self._raw(x, torch.float32)
-        if not _is_finite(y):
-            raise NonFiniteOutput(
-                f"{self._model.name} gives values that are not numbers, even in fp32",
-                hint="the weights file is probably damaged: `realesr models verify`, or choose another model with -m",
-            )
-        return y
-
-    def _raw(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The network's result for its own channels, in float32, before the pixel shuffle if it has one."""
+    def _raw(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Values]:
+        """What the network computes for its own channels, and the values of its result."""
         network = self._network(dtype)
-        with _exact_float32(self._choice.device, dtype):
-            if self._shuffle > 1:
-                return cast(Tensor, cast(Any, network).subpixels(x)).float()
-            if not self._self_ensemble:
-                return cast(Tensor, network(x)).float()
-            total = torch.zeros((), device=x.device)
-            for turns in range(4):
-                for mirrored in (False, True):
-                    view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
-                    result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
-                    total = total + (result.flip(3) if mirrored else result)
-            return total / 8
+        if self._shuffle > 1:
+            residual = self._run(cast(Any, network).residual, x)
+            return residual, lambda i, box: _at(cast(Any, network).subpixels(_part(residual, i, box), _part(x, i, box)))
+        if not self._self_ensemble:
+            y = self._run(network.forward, x).float()
+            return y, lambda i, box: _at(_part(y, i, box))
+        total = torch.zeros((), device=x.device)
+        for turns in range(4):
+            for mirrored in (False, True):
+                view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
+                result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
+                total = total + (result.flip(3) if mirrored else result)
+        return total, lambda i, box: _at(_part(total, i, box) / 8)
+
+    def _run(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return self._recorder(function, x) if self._choice.device.type == "cuda" else function(x)
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
         if dtype not in self._networks:
@@ -153,13 +191,23 @@ def _exact_float32(device: torch.device, dtype: torch.dtype) -> AbstractContextM
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
+def _part(maps: Tensor, i: int, box: Box) -> Tensor:
+    return maps[i : i + 1, :, box.top : box.bottom, box.left : box.right]
+
+
+def _at(part: Tensor) -> Tensor:
+    """(1, planes, h, w) -> (h, w, planes)."""
+    return part[0].permute(1, 2, 0)
+
+
+def _luma(colour: Tensor) -> Tensor:
+    """(h, w, 3*r*r) -> (h, w, r*r)."""
+    red, green, blue = colour.clamp(0, 1).chunk(3, 2)
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+
+
 def _blocks(network: nn.Module) -> list[nn.Module]:
     """The parts of a network after which progress is shown."""
     body = getattr(network, "body", None)
     parts = body.children() if isinstance(body, nn.Module) else ()
     return [part for part in parts if not isinstance(part, nn.PReLU)]
-
-
-def _is_finite(y: Tensor) -> bool:
-    # one number a batch crosses from the device; NaN and infinity survive a sum
-    return math.isfinite(float(y.sum()))

@@ -3,8 +3,10 @@
     python scripts/bench_image.py PICTURE... -m MODEL... [--rounds 5] [--threads 1] [--device cpu] [--json]
 
 Paths alternate in one process: "plain" is the network as published, float32, NCHW, whole picture; "realesr" is what
-the program does by itself; "literal" is the published network cast as a whole to realesr's low-precision format.
-Figures are medians over the rounds. Reading and writing the files is timed apart.
+the program does by itself; "literal" is the published network cast as a whole to realesr's low-precision format,
+channels_last; then, with --peers, ONNX Runtime, OpenVINO and ncnn where they are installed (peers.py).
+Figures are medians over the rounds; ratios are medians of the rounds' ratios, so that a machine that changes its speed
+does not matter. The share of the peak is of a large matrix product in the same number format, timed in the same run.
 Memory is what one run adds to the peak of a fresh process (on CUDA: of the device's allocations).
 """
 
@@ -23,11 +25,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from peers import Run, flops_per_pixel, matmul_gflops, peer_paths
 from torch.nn import functional as F
 
 from realesr_cli import DeviceOptions, LoadedModel, Upscaler, load_model, read_image, write_image
-
-Run = Callable[[np.ndarray], np.ndarray]
 
 
 def peak_memory_mib(path: str, model: str, picture: Path, arguments: argparse.Namespace) -> float:
@@ -133,42 +134,49 @@ def bench(model_name: str, picture: Path, arguments: argparse.Namespace) -> dict
     decode_s, image = timed(lambda: read_image(picture), torch.device("cpu"))
     pixels = image.pixels[..., :3]
     plan = upscaler.plan(pixels, (pixels.shape[0] * model.scale, pixels.shape[1] * model.scale))
-    paths = {"plain": plain_path(model, device), "realesr": upscaler}
+    paths: dict[str, Run] = {"plain": plain_path(model, device), "realesr": upscaler}
     if upscaler.choice.dtype != torch.float32:
         paths["literal"] = literal_path(model, device, upscaler.choice.dtype, torch.channels_last)
-    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    seconds: dict[str, list[float]] = {}
     results = {}
-    for index in range(arguments.rounds + 1):
-        for name, path in paths.items():
-            took, results[name] = timed(lambda path=path: path(pixels), device)
-            if index > 0:  # the first round compiles kernels
-                seconds[name].append(took)
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.peers:
+            paths |= peer_paths(model, Path(folder), torch.get_num_threads())
+        for index in range(arguments.rounds + 1):
+            for name, path in paths.items():
+                took, results[name] = timed(lambda path=path: path(pixels), device)
+                if index > 0:  # the first round compiles kernels
+                    seconds.setdefault(name, []).append(took)
         encode_s, _ = timed(
             lambda: write_image(Path(folder) / "out.png", image.replace(results["realesr"])), torch.device("cpu")
         )
-    ratios = [plain / ours for plain, ours in zip(seconds["plain"], seconds["realesr"], strict=True)]
-    ours_mib = peak_memory_mib("realesr", model_name, picture, arguments)
-    literal = {}
-    if "literal" in paths:
-        gains = [literal / ours for literal, ours in zip(seconds["literal"], seconds["realesr"], strict=True)]
-        literal = {
-            "ratio_to_literal": statistics.median(gains),
-            "literal_psnr_db": psnr(results["plain"], results["literal"]),
-        }
+    peaks = {dtype: matmul_gflops(dtype, device) for dtype in (torch.float32, upscaler.choice.dtype)}
     megapixels = results["realesr"].shape[0] * results["realesr"].shape[1] / 1e6
+    gflop = flops_per_pixel(model) * pixels.shape[0] * pixels.shape[1] / 1e9
+    ours_mib = peak_memory_mib("realesr", model_name, picture, arguments)
     return {
         "model": model.name,
         "picture": picture.name,
         "size": f"{pixels.shape[1]}x{pixels.shape[0]}",
         "precision": upscaler.choice.precision,
-        "plain_mp_per_s": megapixels / statistics.median(seconds["plain"]),
-        "realesr_mp_per_s": megapixels / statistics.median(seconds["realesr"]),
-        "ratio": statistics.median(ratios),
+        "matmul_gflops": {str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()},
+        "paths": {
+            name: {
+                "mp_per_s": megapixels / statistics.median(took),
+                "gflops": gflop / statistics.median(took),
+                "peak_share": gflop
+                / statistics.median(took)
+                / peaks[torch.float32 if "fp32" in name or name == "plain" else upscaler.choice.dtype],
+                # above 1: realesr is faster
+                "realesr_is_faster_by": statistics.median(
+                    other / ours for other, ours in zip(took, seconds["realesr"], strict=True)
+                ),
+                "psnr_db": psnr(results["plain"], results[name]),
+            }
+            for name, took in seconds.items()
+        },
         "plain_memory_mib": peak_memory_mib("plain", model_name, picture, arguments),
         "realesr_memory_mib": ours_mib,
-        "psnr_db": psnr(results["plain"], results["realesr"]),
-        **literal,
         # what --dry-run says, over what then happened
         "estimated_time_ratio": plan.seconds / statistics.median(seconds["realesr"]),
         "estimated_memory_ratio": plan.memory_bytes / 2**20 / max(1.0, ours_mib),
@@ -184,6 +192,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--peers", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--memory-of", choices=("plain", "realesr"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -195,19 +204,17 @@ def main() -> None:
         machine = {"machine": platform.platform(), "torch": torch.__version__, "threads": torch.get_num_threads()}
         print(json.dumps({**machine, "rows": rows}))
         return
-    print(f"{'model':24}{'picture':20}{'size':>10}  MP/s of the result: plain, realesr (format), ratio")
     for row in rows:
         print(
-            "{model:24}{picture:20}{size:>10}  {plain_mp_per_s:7.3f} {realesr_mp_per_s:7.3f} ({precision}) "
-            "{ratio:5.2f}x   {plain_memory_mib:6.0f} -> {realesr_memory_mib:5.0f} MiB   {psnr_db:5.1f} dB   "
-            "estimates x{estimated_time_ratio:.2f} time, x{estimated_memory_ratio:.2f} memory   "
+            "{model}, {picture} ({size}), {precision}: memory {plain_memory_mib:.0f} -> {realesr_memory_mib:.0f} MiB; "
+            "estimates x{estimated_time_ratio:.2f} time, x{estimated_memory_ratio:.2f} memory; "
             "decode {decode_ms:.0f} ms, encode PNG {encode_png_ms:.0f} ms".format_map(row)
         )
-        if "ratio_to_literal" in row:
+        for name, figures in row["paths"].items():
             print(
-                " " * 54
-                + "against the whole network in {precision}, channels_last: {ratio_to_literal:.2f}x; "
-                "that one is {literal_psnr_db:.1f} dB from fp32".format_map(row)
+                f"    {name:18} "
+                "{mp_per_s:8.3f} MP/s {gflops:8.0f} GFLOP/s ({peak_share:4.0%} of a matrix product)   "
+                "realesr is {realesr_is_faster_by:5.2f}x as fast   {psnr_db:5.1f} dB".format_map(figures)
             )
 
 

@@ -127,6 +127,13 @@ def image(
         if dry_run and (missing := _not_cached(model, denoise)):
             _announce_download(missing, run)
             return
+        scale = _known_scale(model)
+        if skip_existing and scale is not None:  # the results' names are known before anything is loaded
+            jobs = plan_jobs(sources, output, size, scale, output_options)
+            if all(job.target.is_file() for job in jobs):
+                without_finished(jobs, run.reporter)
+                run.summary["skipped"] = len(jobs)
+                return
         loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
         jobs = plan_jobs(sources, output, size, loaded.scale, output_options)
         if skip_existing:
@@ -193,6 +200,14 @@ def _count_failure(
     run.exit_status = error.exit_status if alone else 1
     if stop:
         raise typer.Exit(run.exit_status)
+
+
+def _known_scale(model: str) -> int | None:
+    """The scale of a model of the catalogue; None for files and for names of the user's own."""
+    try:
+        return None if weights.is_file(model) else catalog.find(model).scale
+    except ModelNotFound:
+        return None
 
 
 def _not_cached(model: str, denoise: float | None) -> list[catalog.CatalogEntry]:

@@ -36,32 +36,51 @@ class SRVGGNetCompact(nn.Module):
             layers += [nn.Conv2d(width, width, 3, padding=1), _activation(activation, width)]
         layers.append(nn.Conv2d(width, channels * scale**2, 3, padding=1))
         self.body = nn.ModuleList(layers)
+        self._row_slopes: dict[tuple[int, nn.PReLU], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.subpixels(x), self.scale)
+        return F.pixel_shuffle(self.subpixels(self.residual(x), x), self.scale)
 
-    def subpixels(self, x: Tensor) -> Tensor:
-        """The result before its pixel shuffle: (N, C*scale*scale, H, W), channel c*scale*scale + dy*scale + dx."""
+    def residual(self, x: Tensor) -> Tensor:
+        """What the convolutions make of x: (N, C*scale*scale, H, W) in the dtype of the last one."""
         dtype = cast(nn.Conv2d, self.body[-1]).weight.dtype
         features = x
         for index, layer in enumerate(self.body):
             features = features if index < 2 else features.to(dtype)
             if isinstance(layer, nn.PReLU) and not torch.is_grad_enabled():
-                features = _flat_prelu(features, layer)
+                features = self._prelu_in_rows(features, layer)
             else:
                 features = layer(features)
+        return features
+
+    def subpixels(self, residual: Tensor, x: Tensor) -> Tensor:
+        """The result before its pixel shuffle, in the dtype of x; channel c*scale*scale + dy*scale + dx.
+
+        Both may be the same part of their maps.
+        """
         # the base is the input's own precision: rounding it to bfloat16 would cost 6 dB
-        planes = features.permute(0, 2, 3, 1).unflatten(3, (x.shape[1], -1))  # type: ignore[no-untyped-call]
-        return (planes.to(x.dtype) + x.permute(0, 2, 3, 1)[..., None]).flatten(3).permute(0, 3, 1, 2)
+        planes = residual.permute(0, 2, 3, 1).unflatten(3, (x.shape[1], -1))  # type: ignore[no-untyped-call]
+        return (planes + x.permute(0, 2, 3, 1)[..., None]).flatten(3).permute(0, 3, 1, 2)
 
+    def freeze(self) -> None:
+        """Promises that weights stay as they are, so that what follows from them may be kept."""
+        self._row_slopes = {}
 
-def _flat_prelu(x: Tensor, layer: nn.PReLU) -> Tensor:
-    """`layer(x)`, computed on rows of W*C values: on channels_last maps torch works in short runs of C otherwise."""
-    if layer.weight.numel() == 1 or not x.is_contiguous(memory_format=torch.channels_last):
-        return layer(x)
-    count, channels, height, width = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(count * height, width * channels)
-    return F.prelu(rows, layer.weight.repeat(width)).view(count, height, width, channels).permute(0, 3, 1, 2)
+    def _prelu_in_rows(self, x: Tensor, layer: nn.PReLU) -> Tensor:
+        """`layer(x)`, computed on rows of W*C values: on channels_last maps torch works in runs of C otherwise."""
+        if layer.weight.numel() == 1 or not x.is_contiguous(memory_format=torch.channels_last):
+            return layer(x)
+        count, channels, height, width = x.shape
+        kept = self._row_slopes
+        if kept is not None and any(known != width for known, _ in kept):
+            kept.clear()
+        slopes = kept.get((width, layer)) if kept is not None else None
+        if slopes is None:
+            slopes = layer.weight.repeat(width)
+            if kept is not None:
+                kept[width, layer] = slopes
+        rows = x.permute(0, 2, 3, 1).reshape(count * height, width * channels)
+        return F.prelu(rows, slopes).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _activation(kind: Activation, width: int) -> nn.Module:

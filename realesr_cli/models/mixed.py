@@ -7,6 +7,7 @@ percent of the time: pixel values k/255 do not exist in bfloat16.
 """
 
 import copy
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -25,6 +26,8 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, device: torch.device, *, c
         if tensor.is_floating_point() and not any(name == kept or name.startswith(f"{kept}.") for kept in keep):
             tensor.data = tensor.data.to(dtype)
     twin.to(device)
+    if hasattr(twin, "freeze"):
+        cast(Callable[[], None], twin.freeze)()
     return cast(nn.Module, twin.to(memory_format=torch.channels_last)) if channels_last else twin  # type: ignore[call-overload]
 
 

@@ -107,6 +107,15 @@ def test_strip_keeps_the_profile_alone(realesr: Command, model_file: Path, tmp_p
     assert read_image(tmp_path / "a_x4.png").metadata == Metadata(icc=icc, png_colour=gamma)
 
 
+def test_nothing_is_loaded_where_all_is_finished(realesr: Command, picture: Picture, cache: Path) -> None:
+    source = picture("a.png")
+    picture("a_x4.png")
+    done = realesr("image", source, "-m", "realesr-animevideov3", "--offline", "--skip-existing", "--json")
+    assert done.status == 0  # the model is not there at all
+    assert done.events("summary")[0]["skipped"] == 1
+    assert len(done.events("skipped")) == 1
+
+
 def test_skip_existing(realesr: Command, model_file: Path, picture: Picture, tmp_path: Path) -> None:
     sources = [picture("a.png"), picture("b.png")]
     (tmp_path / "a_x4.png").write_bytes(b"mine")

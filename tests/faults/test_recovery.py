@@ -1,6 +1,7 @@
 """Full memory and numbers that are none, in the middle of a picture: the result is right or there is an error."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,52 @@ def test_out_of_memory_at_any_tile_gives_the_right_picture(
     assert len(spoiled.inputs) > 6
 
 
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
+def test_a_batch_that_fails_beside_another_gives_the_right_picture(
+    at: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """On a GPU one batch is computed while the one before is unpacked; here that is played on the CPU."""
+    pixels = rng.integers(0, 256, (300, 200, 3), np.uint8)
+    amounts: list[float] = []
+    Spoiled(monkeypatch, lambda call, x: call == at, MemoryError())
+    upscaler = Upscaler(nearest(), device=_FP32, tile=TileOptions(size=50, pad_px=5))
+    upscaler._engine._ahead, upscaler._engine._largest_batch = 1, 2
+    tiles = upscaler._engine.plan(300, 200)
+    bands = upscaler._engine.bands(pixels, tiles, np.dtype(np.uint8), precise=False, advance=amounts.append)
+    np.testing.assert_array_equal(np.concatenate(list(bands)), pixels.repeat(2, 0).repeat(2, 1))
+    assert sum(amounts) == pytest.approx(300 * 200)
+
+
+def test_two_batches_that_never_fit_together_run_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    pixels = rng.integers(0, 256, (300, 200, 3), np.uint8)
+    upscaler = Upscaler(nearest(), device=_FP32, tile=TileOptions(size=100))
+    upscaler._engine._ahead = 1
+    inference = upscaler._engine._inference
+    original, running = inference.start, 0
+
+    def start(*args: Any, **kwargs: Any) -> Callable[[], list[Any]]:
+        nonlocal running
+        if running:
+            running = 0
+            raise MemoryError
+        running += 1
+        result = original(*args, **kwargs)
+
+        def finish() -> list[Any]:
+            nonlocal running
+            running = 0
+            return result()
+
+        return finish
+
+    monkeypatch.setattr(inference, "start", start)
+    np.testing.assert_array_equal(upscaler(pixels), pixels.repeat(2, 0).repeat(2, 1))
+    assert upscaler._engine._ahead == 0
+    assert upscaler._engine._largest_window_px is None  # nothing was too large by itself
+
+
 def test_out_of_memory_is_remembered_for_the_next_picture(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
@@ -84,10 +131,10 @@ def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: 
     """A compact network whose last layer gives infinity in `dtype`, for the calls in `tiles`."""
     from realesr_cli.models.compact import SRVGGNetCompact
 
-    original = SRVGGNetCompact.subpixels
+    original = SRVGGNetCompact.residual
     calls = 0
 
-    def subpixels(network: SRVGGNetCompact, x: Tensor) -> Tensor:
+    def residual(network: SRVGGNetCompact, x: Tensor) -> Tensor:
         nonlocal calls
         y = original(network, x)
         if network.body[-1].weight.dtype == dtype:
@@ -96,7 +143,7 @@ def _overflowing_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tiles: 
                 y[..., 5, 5] = float("inf")
         return y
 
-    monkeypatch.setattr(SRVGGNetCompact, "subpixels", subpixels)
+    monkeypatch.setattr(SRVGGNetCompact, "residual", residual)
     return compact()
 
 
