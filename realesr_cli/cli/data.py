@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from realesr_cli.cli.flags import Json, Overwrite, Quiet, Verbose
+from realesr_cli.cli.flags import Json, Overwrite, Quiet, SkipExisting, Verbose
 from realesr_cli.cli.run import Run, report_failure, running
 from realesr_cli.errors import RealesrError, UsageError
 
@@ -36,6 +36,7 @@ def degrade(
         Path | None, typer.Option("--contact-sheet", help="PNG file for 16 degradations of the first picture.")
     ] = None,
     overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -44,6 +45,7 @@ def degrade(
     the scale. draws.jsonl says what was drawn for each of them.
     """
     with running("data degrade", json=json, quiet=quiet, verbose=verbose, scale=scale, seed=seed) as run:
+        _refuse_both(overwrite, skip_existing)
         if output is None and contact_sheet is None:
             raise UsageError("nothing to write", hint="give -o FOLDER, --contact-sheet FILE, or both")
         if replay is not None and (config, scale, seed, order, legacy, contact_sheet) != (None,) * 4 + (False, None):
@@ -65,8 +67,8 @@ def degrade(
                 inputs, contact_sheet, chosen, scale=scale, seed=seed, overwrite=overwrite, reporter=run.reporter
             )
         if output is not None:
-            jobs = engine.plan(inputs, output)
-            run.summary["done"] = engine.degrade_files(
+            jobs = _plan(run, inputs, output, skip_existing=skip_existing)
+            engine.degrade_files(
                 jobs,
                 output,
                 chosen,
@@ -74,8 +76,9 @@ def degrade(
                 seed=seed,
                 replay=replay,
                 overwrite=overwrite,
+                resume=skip_existing,
                 reporter=run.reporter,
-                fail=_counting(run, alone=len(jobs) == 1),
+                **_heard(run, jobs),
             )
 
 
@@ -86,25 +89,27 @@ def lr(
     kernel: Annotated[str, typer.Option("--kernel", help="bicubic, the antialiased one of MATLAB.")] = "bicubic",
     scale: Scale = None,
     overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Reduce pictures for the classical benchmarks; sides are cut to multiples of the scale."""
     with running("data lr", json=json, quiet=quiet, verbose=verbose, kernel=kernel, scale=scale) as run:
+        _refuse_both(overwrite, skip_existing)
         if kernel != "bicubic":
             raise UsageError(f"--kernel {kernel} is not known", hint="give bicubic")
 
         from realesr_train.config import TrainConfig
         from realesr_train.data import degrade as engine
 
-        jobs = engine.plan(inputs, output)
-        run.summary["done"] = engine.reduce_files(
+        jobs = _plan(run, inputs, output, skip_existing=skip_existing)
+        engine.reduce_files(
             jobs,
             scale=TrainConfig(scale=4 if scale is None else scale).scale,
             overwrite=overwrite,
             reporter=run.reporter,
-            fail=_counting(run, alone=len(jobs) == 1),
+            **_heard(run, jobs),
         )
 
 
@@ -163,6 +168,21 @@ def check(
         )
 
 
+def _refuse_both(overwrite: bool, skip_existing: bool) -> None:
+    if overwrite and skip_existing:
+        raise UsageError("--overwrite and --skip-existing exclude each other", hint="give one of them")
+
+
+def _plan(run: Run, inputs: list[Path], output: Path, *, skip_existing: bool) -> list[Any]:
+    """The jobs of `realesr_train.data.degrade` that are to be done; counts those that are skipped."""
+    from realesr_train.data import degrade as engine
+
+    jobs = engine.plan(inputs, output)
+    left = engine.unfinished(jobs, run.reporter) if skip_existing else jobs
+    run.summary["skipped"] = len(jobs) - len(left)
+    return left
+
+
 def _counting(run: Run, *, alone: bool) -> Callable[[int, Path, RealesrError], None]:
     """One input decides the exit status by its own error; of several, status 1 says that some failed."""
 
@@ -172,3 +192,12 @@ def _counting(run: Run, *, alone: bool) -> Callable[[int, Path, RealesrError], N
         run.exit_status = error.exit_status if alone else 1
 
     return fail
+
+
+def _heard(run: Run, jobs: list[Any]) -> dict[str, Any]:
+    """`done` and `fail` of the functions that go through the jobs: they keep the run's counts and its exit status."""
+
+    def done() -> None:
+        run.summary["done"] += 1
+
+    return {"done": done, "fail": _counting(run, alone=run.summary["skipped"] + len(jobs) == 1)}

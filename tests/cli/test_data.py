@@ -12,12 +12,14 @@ import pytest
 import realesr_train
 import torch
 from realesr_train.config import DegradationConfig, legacy, with_order
+from realesr_train.data import degrade as engine
 from realesr_train.degradation.draws import draw
 from realesr_train.degradation.replay import from_json, to_json
 from realesr_train.degradation.resize import imresize
 from realesr_train.degradation.second_order import apply
 
 from realesr_cli import read_image
+from realesr_cli.errors import DiskFull
 
 Command = Callable[..., Any]
 # a checkout that is not installed has the training package in a folder of its own
@@ -138,6 +140,115 @@ def test_what_exists_is_kept_unless_told_otherwise(realesr: Command, tmp_path: P
     assert all(path.read_bytes() != data for path, data in before.items())
 
 
+def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> Callable[[], None]:
+    """Writing the picture number `at` (from 0) ends in `error`, Ctrl-C just after it; returns what mends that."""
+    write, calls = engine.write_image, []
+
+    def fails(*arguments: Any, **options: Any) -> None:
+        calls.append(arguments[0])
+        if len(calls) != at + 1 or isinstance(error, KeyboardInterrupt):
+            write(*arguments, **options)
+        if len(calls) == at + 1:
+            raise error
+
+    monkeypatch.setattr(engine, "write_image", fails)
+    return lambda: monkeypatch.setattr(engine, "write_image", write)
+
+
+def test_an_interrupted_run_leaves_no_picture_without_its_line_and_can_go_on(
+    realesr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out, whole = tmp_path / "in", tmp_path / "out", tmp_path / "whole"
+    for name in "abcd":
+        _photo(folder / f"{name}.png")
+    assert realesr("data", "degrade", folder, "-o", whole).status == 0
+    mend = _interrupted(monkeypatch, 2, KeyboardInterrupt())
+    done = realesr("data", "degrade", folder, "-o", out, "--json")
+    mend()
+    assert done.status == 130
+    assert done.events("summary")[0]["done"] == 2
+    pictures = sorted(path.name for path in out.glob("*.png"))
+    assert pictures == ["a.png", "b.png", "c.png"]
+    assert {*pictures} <= {record["output"] for record in _records(out)}
+    with (out / "draws.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"input": "cut o')  # as a power failure leaves it
+    kept = {name: (out / name).stat().st_mtime_ns for name in pictures}
+    done = realesr("data", "degrade", folder, "-o", out, "--skip-existing", "--json")
+    assert done.status == 0
+    summary = done.events("summary")[0]
+    assert (summary["done"], summary["skipped"], summary["failed"]) == (1, 3, 0)
+    assert [event["id"] for event in done.events("skipped")] == [0, 1, 2]
+    assert {name: (out / name).stat().st_mtime_ns for name in pictures} == kept
+    for path in whole.glob("*.png"):
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    by_name = {record["output"]: record for record in _records(out)}  # the last line of a name counts
+    assert by_name == {record["output"]: record for record in _records(whole)}
+    assert realesr("data", "degrade", folder, "-o", tmp_path / "again", "--replay", out / "draws.jsonl").status == 0
+    assert (tmp_path / "again" / "d.png").read_bytes() == (whole / "d.png").read_bytes()
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
+    realesr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [_photo(tmp_path / "in" / f"{name}.png") for name in "abc"]
+    _interrupted(monkeypatch, 1, DiskFull("no space left"))
+    done = realesr("data", "degrade", *photos, "-o", tmp_path / "out", "--json")
+    assert done.status == 6 and done.events("summary")[0]["done"] == 1
+    assert [event["message"] for event in done.events("failed")] == ["no space left"]
+    assert "a.png" in {record["output"] for record in _records(tmp_path / "out")}
+
+
+def test_a_run_without_results_leaves_the_older_record(realesr: Command, tmp_path: Path) -> None:
+    photo, out = _photo(tmp_path / "a.png"), tmp_path / "out"
+    assert realesr("data", "degrade", photo, "-o", out).status == 0
+    before = (out / "draws.jsonl").read_bytes()
+    photo.write_bytes(b"no picture any more")
+    assert realesr("data", "degrade", photo, "-o", out, "--overwrite").status == 4
+    assert (out / "draws.jsonl").read_bytes() == before
+
+
+def test_results_inside_the_input_folder_and_hidden_files_are_no_inputs(realesr: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("a.png", ".hidden.png", ".cache/b.png", "lr/earlier.png", "sub/c.png"):
+        _photo(folder / name)
+    for command in ("degrade", "lr"):
+        done = realesr("data", command, folder, "-o", folder / "lr", "--json", "--overwrite")
+        assert done.status == 0
+        assert [Path(event["output"]).name for event in done.events("done")] == ["a.png", "c.png"]
+    (tmp_path / "only" / "lr").mkdir(parents=True)
+    _photo(tmp_path / "only" / "lr" / "a.png")
+    done = realesr("data", "lr", tmp_path / "only", "-o", tmp_path / "only" / "lr")
+    assert done.status == 4 and "holds no pictures" in done.err
+
+
+def test_lr_goes_on_where_it_was_interrupted(realesr: Command, tmp_path: Path) -> None:
+    photos = [_photo(tmp_path / "in" / f"{name}.png") for name in "ab"]
+    assert realesr("data", "lr", photos[0], "-o", tmp_path / "out").status == 0
+    done = realesr("data", "lr", *photos, "-o", tmp_path / "out", "--skip-existing", "--json")
+    assert done.status == 0
+    assert [event["id"] for event in done.events("skipped")] == [0]
+    assert [event["id"] for event in done.events("done")] == [1]
+    again = realesr("data", "lr", *photos, "-o", tmp_path / "out")
+    assert again.status == 1 and "--skip-existing" in again.err
+
+
+def test_one_pixel_is_enough_where_nothing_is_reduced(realesr: Command, tmp_path: Path) -> None:
+    photo = _photo(tmp_path / "dot.png", 1, 1)
+    for options in ([], ["--legacy"], ["--order", "3"]):
+        out = tmp_path / f"out{len(options)}{options[-1:]}"
+        assert realesr("data", "degrade", photo, "-o", out, "--scale", "1", *options).status == 0
+        assert read_image(out / "dot.png").pixels.shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("command", ["degrade", "lr"])
+def test_a_folder_that_cannot_be_made_is_named(realesr: Command, tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    done = realesr("data", command, _photo(tmp_path / "a.png"), "-o", tmp_path / "file", "--json")
+    assert done.status == 6
+    (failed,) = done.events("failed")
+    assert failed["error"] == "OutputError" and str(tmp_path / "file") in failed["message"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -149,6 +260,7 @@ def test_what_exists_is_kept_unless_told_otherwise(realesr: Command, tmp_path: P
         (["-o", "{out}", "--replay", "{in}"], 2, "cannot read"),
         (["-o", "{out}", "--replay", "x", "--seed", "1"], 2, "--replay decides"),
         (["-o", "{in_folder}"], 2, "one of the inputs"),
+        (["-o", "{out}", "--overwrite", "--skip-existing"], 2, "exclude each other"),
     ],
 )
 def test_wrong_usage(realesr: Command, tmp_path: Path, arguments: list[str], status: int, words: str) -> None:
@@ -232,10 +344,12 @@ def test_flags_are_frozen(realesr: Command) -> None:
     words = {word.strip(",") for word in realesr("data", "degrade", "--help").out.split() if word.startswith("--")}
     assert words == {
         "--output", "--scale", "--seed", "--config", "--order", "--legacy", "--replay", "--contact-sheet",
-        "--overwrite", "--json", "--quiet", "--verbose", "--help",
+        "--overwrite", "--skip-existing", "--json", "--quiet", "--verbose", "--help",
     }  # fmt: skip
     words = {word.strip(",") for word in realesr("data", "lr", "--help").out.split() if word.startswith("--")}
-    assert words == {"--output", "--kernel", "--scale", "--overwrite", "--json", "--quiet", "--verbose", "--help"}
+    assert words == {
+        "--output", "--kernel", "--scale", "--overwrite", "--skip-existing", "--json", "--quiet", "--verbose", "--help",
+    }  # fmt: skip
 
 
 def test_legacy_and_order_are_the_configurations(realesr: Command, tmp_path: Path) -> None:

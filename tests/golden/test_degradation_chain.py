@@ -62,7 +62,7 @@ class Chain:
                 kind, strength = same(NOISES.index(meta[f"noise{n}"])), get(f"n{n}_level").double()
                 grey = get(f"n{n}_gray") > 0
                 self.given[f"noise{n}"] = self._field(n, grey)
-            return NoiseDraw(kind=kind, strength=strength, grey=grey, poisson_levels="rule")
+            return NoiseDraw(kind=kind, strength=strength, grey=grey, field=torch.arange(count), poisson_levels="rule")
 
         zero = same(0, torch.float64)
         kernel = BlurDraw(

@@ -1,5 +1,6 @@
 """Configuration: what is refused and how it is said, and that text and records say the same."""
 
+import dataclasses
 import math
 import tomllib
 from dataclasses import dataclass, replace
@@ -170,6 +171,13 @@ def test_order_takes_the_first_passes_and_repeats_the_last() -> None:
     assert with_order(config, 1).passes == config.passes[:1]
     assert with_order(config, 2) == config
     assert with_order(config, 4).passes == (*config.passes, SECOND_PASS, SECOND_PASS)
+
+
+def test_legacy_is_every_switch_of_the_published_defects_and_nothing_else() -> None:
+    plain = with_order(DegradationConfig(sharpen_input=False), 3)
+    switches = {"draws": "per_batch", "resize_step": "factor", "jpeg_model": "legacy"}
+    for field in dataclasses.fields(DegradationConfig):
+        assert getattr(legacy(plain), field.name) == switches.get(field.name, getattr(plain, field.name))
 
 
 def test_overrides_are_toml_and_leave_the_table_alone() -> None:

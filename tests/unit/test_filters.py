@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from realesr_train.degradation import filters, kernels
-from realesr_train.degradation.canvas import border_index, checked_sizes, pad
+from realesr_train.degradation.canvas import checked_sizes, pad, reflected
 from torch import Tensor
 
 _CANVASES = ((64, 64), (128, 64), (64, 192), (7, 5), (1, 1))
@@ -139,7 +139,7 @@ def test_kernel_parameters_of_wrong_shape_are_named() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 30])
 def test_reflection_goes_to_and_fro_without_repeating_the_edge(length: int) -> None:
-    index = border_index(torch.tensor([length]), length, 40, "reflect")[0].tolist()
+    index = reflected(torch.tensor([length]), length, 40)[0].tolist()
     walk, step = [0], 1
     while len(walk) < length + 40:  # a ball between two walls
         if not 0 <= walk[-1] + step < length:
@@ -153,21 +153,19 @@ def test_padding_of_a_full_canvas_equals_that_by_indices() -> None:
     pixels = torch.rand(2, 3, 30, 26)
     larger = torch.nn.functional.pad(pixels, (0, 9, 0, 7), value=math.inf)
     sizes = torch.tensor([[30, 26], [30, 26]])
-    for border in ("reflect", "replicate"):
-        fast = pad(pixels, checked_sizes(pixels, None), 10, border)
-        assert torch.equal(pad(larger, sizes, 10, border)[:, :, :50, :46], fast)
-        assert torch.equal(fast, torch.nn.functional.pad(pixels, (10,) * 4, mode=border))
+    fast = pad(pixels, checked_sizes(pixels, None), 10)
+    assert torch.equal(pad(larger, sizes, 10)[:, :, :50, :46], fast)
+    assert torch.equal(fast, torch.nn.functional.pad(pixels, (10,) * 4, mode="reflect"))
 
 
-@pytest.mark.parametrize("border", ["reflect", "replicate"])
-def test_blur_is_the_sum_over_the_kernel(border: str) -> None:
+def test_blur_is_the_sum_over_the_kernel() -> None:
     generator = torch.Generator().manual_seed(0)
     pixels, weights = torch.rand(2, 3, 6, 5, generator=generator), torch.rand(2, 9, 9, generator=generator)
     sizes = torch.tensor([[6, 5], [3, 4]])
-    found = filters.blur(pixels, weights, sizes, border)
+    found = filters.blur(pixels, weights, sizes)
     for i, (h, w) in enumerate(sizes.tolist()):
-        rows = border_index(torch.tensor([h]), h, 4, border)[0]
-        columns = border_index(torch.tensor([w]), w, 4, border)[0]
+        rows = reflected(torch.tensor([h]), h, 4)[0]
+        columns = reflected(torch.tensor([w]), w, 4)[0]
         for y in range(h):
             for x in range(w):
                 window = pixels[i][:, rows[y : y + 9]][:, :, columns[x : x + 9]]
@@ -259,8 +257,6 @@ def test_wrong_arguments_are_named() -> None:
         ("kernels", lambda: filters.blur(pixels, torch.ones(2, 4, 4))),
         ("kernels", lambda: filters.blur(pixels, torch.ones(3, 3, 3))),
         ("kernels", lambda: filters.blur(pixels, torch.ones(2, 3, 5))),
-        ("border", lambda: filters.blur(pixels, weights, sizes, "wrap")),
-        ("border", lambda: filters.blur(pixels, weights, None, "circular")),
         ("radius", lambda: filters.sharpen(pixels, radius=0)),
     ):
         with pytest.raises(ValueError, match=f"^{name}: "):

@@ -149,6 +149,18 @@ def test_differentiable_does_not_change_the_value_by_default() -> None:
 
 
 @MODES
+def test_the_gradient_of_a_coefficient_is_that_of_the_cubic(legacy: bool) -> None:
+    """A grey one level above the middle has the luma coefficient 8 and no other; one at the middle has none at all."""
+    for level, quality, table in ((129, 60.0, 12.8 if legacy else 13.0), (128, 60.0, 13.0)):
+        pixels = torch.full((1, 3, 16, 16), level / 255).requires_grad_()
+        jpeg(pixels, torch.tensor([quality]), legacy=legacy, differentiable=True).mean().backward()
+        assert pixels.grad is not None
+        quotient = 8 * (level - 128) / table
+        slope = 3 * (quotient - round(quotient)) ** 2
+        assert float(pixels.grad.sum()) == pytest.approx(slope, abs=1e-5)
+
+
+@MODES
 def test_gradients_stay_inside_the_picture(legacy: bool) -> None:
     pixels, quality, sizes = _ragged()
     pixels = pixels.clamp(0.1, 0.9).requires_grad_()

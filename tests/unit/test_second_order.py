@@ -180,6 +180,48 @@ def test_noise_is_new_in_every_pass_and_image_and_as_strong_as_drawn(kind: str) 
                 assert abs(image.std() * 255 / strength - 1) < 0.05
 
 
+def test_grey_gaussian_noise_is_one_field_for_a_batch_where_the_original_is_followed() -> None:
+    """Defect D3; and a record of one image still makes it alone."""
+    noise = NoiseConfig(gaussian_probability=1, grey_probability=1, sigma_range=(10, 10))
+    still = PassConfig(
+        blur_probability=0, resize=ResizeConfig(directions=Directions(up=0, down=0, keep=1)), noise=noise
+    )
+    flat = torch.full((3, 3, 96, 112), 0.5)
+    for mode, is_shared in (("per_batch", True), ("per_image", False)):
+        config = DegradationConfig(sharpen_input=False, passes=(still,), draws=mode)  # type: ignore[arg-type]
+        draws = _draw([3, 4, 5], config)
+        fields: dict[int, Tensor] = {}
+
+        def keep(step: str, images: dict[int, Tensor], fields: dict[int, Tensor] = fields) -> None:
+            if step == "noise1":
+                fields.update({i: image.clone() for i, image in images.items()})
+
+        lq = apply(flat, draws, on_step=keep)
+        assert torch.equal(fields[0], fields[1]) == torch.equal(fields[0], fields[2]) == is_shared
+        assert abs(fields[1].std() * 255 - 10) < 0.5
+        assert torch.equal(apply(flat[1:2], from_json([to_json(draws, 1)])), lq[1:2])
+
+
+@pytest.mark.parametrize(("levels", "peak"), [("rule", 1), ("fixed", 256)])
+def test_photons_follow_the_levels_of_the_picture_or_are_fixed(levels: Any, peak: int) -> None:
+    """Defect D5: a flat picture has one level, and so one photon at white."""
+    noise = NoiseConfig(
+        gaussian_probability=0, grey_probability=0, poisson_scale_range=(0.1, 0.1), poisson_levels=levels
+    )
+    still = PassConfig(
+        blur_probability=0, resize=ResizeConfig(directions=Directions(up=0, down=0, keep=1)), noise=noise
+    )
+    spread: list[float] = []
+
+    def keep(step: str, images: dict[int, Tensor]) -> None:
+        if step == "noise1":
+            spread.append(float(images[0].std()))
+
+    flat = torch.full((1, 3, 96, 112), 128 / 255)
+    apply(flat, _draw([3], DegradationConfig(sharpen_input=False, passes=(still,))), on_step=keep)
+    assert abs(spread[0] / (0.1 * (128 / 255 / peak) ** 0.5) - 1) < 0.05
+
+
 def test_sharpening_the_input_can_be_left_to_the_caller() -> None:
     pictures = _photos([0, 1], 96, 112)
     draws = _draw([0, 1])

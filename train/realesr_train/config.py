@@ -232,7 +232,8 @@ class DegradationConfig:
     values. Resize factors of the first pass refer to the clean size, those of later passes to the final size."""
     final: FinalConfig = FinalConfig()
     draws: Literal["per_image", "per_batch"] = "per_image"
-    """per_batch shares resizes, kind of noise, second blur, final order and crop in a batch, as published (D1)."""
+    """per_batch shares in a batch what the published code shares: resizes, kind of noise, second blur, final order and
+    crop (D1), and the field of grey Gaussian noise (D3)."""
     resize_step: Literal["size", "factor"] = "size"
     """factor: the first resize steps by 1 / factor, as published, which shifts the far edge (D2)."""
     jpeg_model: Literal["libjpeg", "legacy"] = "libjpeg"
@@ -255,7 +256,7 @@ def with_order(config: DegradationConfig, order: int) -> DegradationConfig:
 
 
 def legacy(config: DegradationConfig) -> DegradationConfig:
-    """The same as the published code does it, with its defects D1, D2 and D7 to D9."""
+    """The same as the published code does it, with its defects D1 to D3 and D7 to D9."""
     return dataclasses.replace(config, draws="per_batch", resize_step="factor", jpeg_model="legacy")
 
 

@@ -1,15 +1,18 @@
 """Low-resolution picture files of clean ones: degraded with a record of every draw, or reduced as MATLAB does.
 
 Traps: the number of a picture's sample is its place among the inputs, so the same list gives the same files. Sides that
-are no multiple of the scale lose what is left over at the right and bottom.
+are no multiple of the scale lose what is left over at the right and bottom. A picture takes about 100 bytes of memory
+for each pixel of its largest step (one of 12 million pixels enlarged 1.5 times: 2.8 GB).
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -17,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from realesr_cli.atomic import output_error, replacing
+from realesr_cli.atomic import output_error
 from realesr_cli.errors import DiskFull, OutputExists, RealesrError, UnreadableInput, UnsupportedInput, UsageError
 from realesr_cli.image_formats import WRITABLE_SUFFIXES
 from realesr_cli.image_io import Image, read_image, write_image
@@ -32,6 +35,9 @@ RECORD = "draws.jsonl"
 _SHEET_SIDE = 4
 _TILE_PX = 320
 _LINE_PX = 18
+
+Done = Callable[[], None]
+"""`done()` hears of each picture that was written."""
 
 Fail = Callable[[int, Path, RealesrError], None]
 """`fail(id, path, error)` hears of each picture that failed."""
@@ -49,10 +55,14 @@ class Job:
 def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
     """A PNG file in `output` for each input; of a folder for each picture in it, at any depth, with its subfolder.
 
+    Hidden files and folders are left out, and so is `output` where it lies inside an input: what an earlier run wrote
+    there must not be degraded again.
+
     Raises: UnreadableInput (a folder without pictures), UsageError (two inputs for one file, or an input as target).
     """
     jobs = [
-        Job(number, file, output / name.with_suffix(".png")) for number, (file, name) in enumerate(_pictures(inputs))
+        Job(number, file, output / name.with_suffix(".png"))
+        for number, (file, name) in enumerate(_pictures(inputs, output))
     ]
     sources = {job.source.resolve() for job in jobs}
     seen: dict[Path, Path] = {}
@@ -66,19 +76,36 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
     return jobs
 
 
-def _pictures(inputs: Sequence[Path]) -> list[tuple[Path, Path]]:
+def unfinished(jobs: Sequence[Job], reporter: Reporter) -> list[Job]:
+    """The jobs whose picture is not there yet; a `skipped` event for each other one."""
+    left = []
+    for job in jobs:
+        if job.target.is_file():
+            reporter.emit("skipped", id=job.id, input=str(job.source), output=str(job.target))
+        else:
+            left.append(job)
+    return left
+
+
+def _pictures(inputs: Sequence[Path], output: Path | None = None) -> list[tuple[Path, Path]]:
     """Each picture, and its name relative to the input that holds it. Raises: UnreadableInput."""
     pictures = []
     for path in inputs:
         if not path.is_dir():
             pictures.append((path, Path(path.name)))
             continue
-        found = sorted(
-            file for file in path.rglob("[!.]*") if file.suffix.lower() in WRITABLE_SUFFIXES and file.is_file()
-        )
+        is_output_inside = output is not None and path.resolve() in output.resolve().parents
+        found = []
+        for file in sorted(path.rglob("*")):
+            name = file.relative_to(path)
+            is_hidden = any(part.startswith(".") for part in name.parts)
+            if file.suffix.lower() not in WRITABLE_SUFFIXES or is_hidden or not file.is_file():
+                continue
+            if not (is_output_inside and output is not None and file.resolve().is_relative_to(output.resolve())):
+                found.append((file, name))
         if not found:
             raise UnreadableInput(f"{path} holds no pictures", hint=f"known are {', '.join(WRITABLE_SUFFIXES)}")
-        pictures += [(file, file.relative_to(path)) for file in found]
+        pictures += found
     return pictures
 
 
@@ -91,21 +118,24 @@ def degrade_files(
     seed: int,
     replay: Path | None,
     overwrite: bool,
+    resume: bool,
     reporter: Reporter,
+    done: Done,
     fail: Fail,
-) -> int:
-    """Writes the degraded picture of each job, and `draws.jsonl`, one line for each; returns how many were done.
+) -> None:
+    """Writes the degraded picture of each job, and its line of `draws.jsonl`.
 
     Picture number i is degraded as sample i of `seed`, or by its line in the file `replay`, which then decides all:
-    the configuration, scale and seed are not looked at.
+    the configuration, scale and seed are not looked at. `resume` adds to a `draws.jsonl` that is there, `overwrite`
+    replaces it. A line is on the disk before its picture is, so that an interrupted run leaves no picture without.
 
-    Raises: OutputExists, OutputError, UsageError (`replay` cannot be used).
+    Raises: OutputExists, DiskFull, UsageError (`replay` cannot be used).
     """
-    record = output / RECORD
-    if record.exists() and not overwrite:
-        raise OutputExists(f"{record} is already there", hint="--overwrite replaces it and the pictures", path=record)
+    path = output / RECORD
+    if path.exists() and not (overwrite or resume):
+        hint = "--overwrite replaces it and the pictures, --skip-existing goes on where a run was interrupted"
+        raise OutputExists(f"{path} is already there", hint=hint, path=path)
     known = None if replay is None else _read_record(replay)
-    lines: list[str] = []
 
     def degrade(job: Job) -> NDArray[Any]:
         pixels, _ = _read_rgb(job.source, reporter)
@@ -123,22 +153,54 @@ def degrade_files(
             lq = apply(pixels[None], draws)
         except ValueError as error:
             raise UnsupportedInput(f"{job.source}: its line in {replay} does not fit: {error}") from error
-        line = {"input": str(job.source), "output": name, "draws": to_json(draws, 0)}
-        lines.append(json.dumps(line, ensure_ascii=False))
+        record.add({"input": str(job.source), "output": name, "draws": to_json(draws, 0)})
         return _to_bytes(lq[0])
 
-    done = _run(jobs, degrade, overwrite=overwrite, reporter=reporter, fail=fail)
-    if lines:
-        with replacing(record) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return done
+    with closing(_Record(path, resume=resume)) as record:
+        _run(jobs, degrade, overwrite=overwrite, reporter=reporter, done=done, fail=fail)
 
 
-def reduce_files(jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: Reporter, fail: Fail) -> int:
-    """Writes each picture 1/scale as large, as MATLAB's `imresize` of its bytes; returns how many were done.
+class _Record:
+    """Lines of JSON, each on the disk when `add` returns; an older file is replaced by the first line, not before."""
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self._path, self._resume = path, resume
+        self._file: BinaryIO | None = None
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Raises: DiskFull, OutputError."""
+        try:
+            if self._file is None:
+                self._file = self._opened()
+            self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise output_error(error, self._path) from error
+
+    def _opened(self) -> BinaryIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if not (self._resume and self._path.exists()):
+            return self._path.open("wb")
+        file = self._path.open("rb+")
+        file.truncate(file.read().rfind(b"\n") + 1)  # half a line, of a run that was killed, has no picture
+        file.seek(0, os.SEEK_END)
+        return file
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def reduce_files(
+    jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: Reporter, done: Done, fail: Fail
+) -> None:
+    """Writes each picture 1/scale as large, as MATLAB's `imresize` of its bytes.
 
     MATLAB rounds to the input's whole numbers between rows and columns too: on Set5 without that a tenth of the values
     differ by one from the published files, with it one in three thousand.
+
+    Raises: DiskFull.
     """
 
     def reduce(job: Job) -> NDArray[Any]:
@@ -149,7 +211,7 @@ def reduce_files(jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: 
             pixels = (imresize(pixels, size=size) * white + 0.5).floor().clamp(0, white) / white
         return _to_bytes(pixels[0])
 
-    return _run(jobs, reduce, overwrite=overwrite, reporter=reporter, fail=fail)
+    _run(jobs, reduce, overwrite=overwrite, reporter=reporter, done=done, fail=fail)
 
 
 def contact_sheet(
@@ -222,16 +284,22 @@ def _label(lines: list[str], width: int) -> NDArray[np.uint8]:
 
 
 def _run(
-    jobs: Sequence[Job], work: Callable[[Job], NDArray[Any]], *, overwrite: bool, reporter: Reporter, fail: Fail
-) -> int:
+    jobs: Sequence[Job],
+    work: Callable[[Job], NDArray[Any]],
+    *,
+    overwrite: bool,
+    reporter: Reporter,
+    done: Done,
+    fail: Fail,
+) -> None:
     """Writes what `work` gives for each job. A failure is reported and the run goes on, except for a full disk."""
-    done = 0
     with progress(reporter, len(jobs), "files") as advance:
         for job in jobs:
             started = time.monotonic()
             try:
                 if job.target.exists() and not overwrite:
-                    raise OutputExists(f"{job.target} is already there", hint="--overwrite replaces it")
+                    hint = "--overwrite replaces it, --skip-existing leaves it alone"
+                    raise OutputExists(f"{job.target} is already there", hint=hint)
                 pixels = work(job)
                 _make_folder(job.target.parent)
                 write_image(job.target, Image(pixels=pixels), overwrite=overwrite, reporter=reporter)
@@ -240,7 +308,6 @@ def _run(
             except RealesrError as error:
                 fail(job.id, job.source, error)
             else:
-                done += 1
                 height, width = pixels.shape[:2]
                 reporter.emit(
                     "done",
@@ -251,8 +318,8 @@ def _run(
                     height=height,
                     seconds=round(time.monotonic() - started, 3),
                 )
+                done()
             advance(1)
-    return done
 
 
 def _make_folder(folder: Path) -> None:

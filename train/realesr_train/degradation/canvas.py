@@ -7,8 +7,6 @@ What lies outside an image is "don't care": any finite number, which no operator
 import torch
 from torch import Tensor
 
-BORDERS = ("reflect", "replicate")
-
 
 def checked_sizes(pixels: Tensor, sizes: Tensor | None) -> Tensor:
     """(N, 2) int64 heights and widths on the host; None means that every image fills the canvas.
@@ -50,36 +48,36 @@ def checked_per_image(name: str, value: Tensor, count: int) -> None:
         raise ValueError(f"{name}: shape is {tuple(value.shape)}; give one value per image, ({count},)")
 
 
-def border_index(lengths: Tensor, canvas: int, margin: int, border: str) -> Tensor:
-    """(N, canvas + 2 margin) int64: which sample of an axis stands at -margin .. canvas + margin - 1.
+def inside(sizes: Tensor, height: int, width: int, device: torch.device) -> Tensor:
+    """(N, 1, height, width) bool on `device`: which pixels of the canvas belong to the images."""
+    ends = sizes.to(device, non_blocking=True)
+    row, column = (torch.arange(side, device=device) for side in (height, width))
+    return ((row < ends[:, :1])[:, :, None] & (column < ends[:, 1:])[:, None, :])[:, None]
 
-    "reflect" mirrors at the centre of the edge sample (not repeated) as often as needed, so that a margin may exceed
-    the image; "replicate" repeats the edge sample. Image i has `lengths[i]` samples and never yields others.
 
-    Raises:
-        ValueError: unknown border.
+def reflected(lengths: Tensor, canvas: int, margin: int) -> Tensor:
+    """(N, canvas + 2 margin) int64 on the host: which sample of an axis stands at -margin .. canvas + margin - 1.
+
+    Mirrored at the centre of the edge sample (not repeated) as often as needed, so that a margin may exceed the image.
+    Image i has `lengths[i]` samples and never yields others.
     """
     position = torch.arange(-margin, canvas + margin)[None]
     last = lengths[:, None] - 1
-    if border == "replicate":
-        return torch.minimum(position.clamp(min=0), last)
-    if border != "reflect":
-        raise ValueError(f"border: {border!r} is not one of {BORDERS}")
     phase = position.remainder((2 * last).clamp(min=1))  # a reflection repeats with period 2 (n - 1)
     return torch.minimum(phase, (2 * last - phase).abs()).clamp(max=last)
 
 
-def pad(pixels: Tensor, sizes: Tensor, margin: int, border: str = "reflect") -> Tensor:
-    """(N, C, H + 2 margin, W + 2 margin): every image continued beyond its own border, also across its don't-care.
+def pad(pixels: Tensor, sizes: Tensor, margin: int) -> Tensor:
+    """(N, C, H + 2 margin, W + 2 margin): every image mirrored at its own border, also across its don't-care.
 
     `sizes` as `checked_sizes` returns it.
     """
     count, channels, height, width = pixels.shape
     fills_canvas = bool((sizes == torch.tensor((height, width))).all())
-    if fills_canvas and border in BORDERS and margin < min(height, width):
-        return torch.nn.functional.pad(pixels, (margin,) * 4, mode=border)  # the same copies, three times as fast
-    rows = border_index(sizes[:, 0], height, margin, border)
-    columns = border_index(sizes[:, 1], width, margin, border).to(pixels.device, non_blocking=True)
+    if fills_canvas and margin < min(height, width):
+        return torch.nn.functional.pad(pixels, (margin,) * 4, mode="reflect")  # the same copies, three times as fast
+    rows = reflected(sizes[:, 0], height, margin)
+    columns = reflected(sizes[:, 1], width, margin).to(pixels.device, non_blocking=True)
     tall = take_rows(pixels, rows)
     return tall.gather(3, columns[:, None, None].expand(count, channels, tall.shape[2], -1))
 

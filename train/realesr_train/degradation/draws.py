@@ -18,6 +18,8 @@ from torch import Tensor
 
 from realesr_train.config import (
     DegradationConfig,
+    DirectionWeights,
+    FamilyWeights,
     FinalConfig,
     KernelConfig,
     ModeWeights,
@@ -27,7 +29,7 @@ from realesr_train.config import (
     ResizeConfig,
 )
 from realesr_train.degradation.counter import keys, uniform
-from realesr_train.degradation.kernels import FAMILIES
+from realesr_train.degradation.kernels import FAMILIES, is_any
 from realesr_train.degradation.resize import MODES
 
 DIRECTIONS = ("up", "down", "keep")
@@ -90,7 +92,7 @@ class ResizeDraw:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoiseDraw:
-    """Kind and strength; the field itself follows from seed, sample and pass."""
+    """Kind and strength; the field itself follows from seed, `field` and pass."""
 
     kind: Tensor
     """(N,) int64, place in NOISES."""
@@ -98,6 +100,9 @@ class NoiseDraw:
     """(N,) float64: standard deviation in 8-bit levels (gaussian), or factor of the noise (poisson)."""
     grey: Tensor
     """(N,) bool: the same noise in all channels."""
+    field: Tensor
+    """(N,) int64: whose field it is, that of the image's own sample; in `per_batch` mode grey Gaussian noise has one
+    for the whole batch (defect D3), with a number below 0 that belongs to no sample."""
     poisson_levels: str
     """rule or fixed, as in the configuration."""
 
@@ -246,14 +251,17 @@ def _draw_pass(config: PassConfig, source: _Source, number: int, resize: ResizeD
 
 def _draw_blur(config: KernelConfig, probability: float, source: _Source, stream: int) -> BlurDraw:
     """Source: spec section 2, steps 6 and 7; section 5, step 5."""
+    # number 0 of the stream decides whether to blur: the only one that a batch may share
     _, u_size, u_sinc, u_family, u_x, u_y, u_theta, u_side, u_beta, u_omega = source.own(stream, 10)
     u_apply = source.shared(stream, 1)[0]
     size = _pick(u_size, config.sizes_px)
-    family = _choose(u_family, tuple(dataclasses.astuple(config.families)))
+    family = _choose(u_family, config.families, FAMILIES[:SINC])
     family = torch.where(u_sinc < config.sinc_probability, SINC, family)
     family = torch.where(u_apply < probability, family, IMPULSE)
-    gaussian, generalised, plateau = family < 2, (family == 2) | (family == 3), (family == 4) | (family == 5)
-    aniso = (family < 6) & (family % 2 == 1)
+    generalised = is_any(family, "generalized_iso", "generalized_aniso")
+    has_beta = generalised | is_any(family, "plateau_iso", "plateau_aniso")
+    has_sigma = has_beta | is_any(family, "iso", "aniso")
+    aniso = is_any(family, "aniso", "generalized_aniso", "plateau_aniso")
     sigma_x = _between(u_x, config.sigma_range_px)
     sigma_y = torch.where(aniso, _between(u_y, config.sigma_range_px), sigma_x)
     beta = torch.where(
@@ -264,14 +272,13 @@ def _draw_blur(config: KernelConfig, probability: float, source: _Source, stream
     omega = torch.where(
         size < 13, _between(u_omega, config.small_omega_range), _between(u_omega, config.large_omega_range)
     )
-    shaped = gaussian | generalised | plateau
     return BlurDraw(
         family=family,
         size_px=torch.where(family == IMPULSE, 1, size),
-        sigma_x=sigma_x * shaped,
-        sigma_y=sigma_y * shaped,
+        sigma_x=sigma_x * has_sigma,
+        sigma_y=sigma_y * has_sigma,
         theta=torch.where(aniso, (2 * u_theta - 1) * torch.pi, 0.0),
-        beta=beta * (generalised | plateau),
+        beta=beta * has_beta,
         omega=omega * (family == SINC),
     )
 
@@ -279,23 +286,28 @@ def _draw_blur(config: KernelConfig, probability: float, source: _Source, stream
 def _draw_resize(config: ResizeConfig, source: _Source, stream: int, base: Tensor, sizes: Tensor) -> ResizeDraw:
     """`base` (N, 2) is the size to which factors refer, `sizes` what the images have. Source: spec 5, steps 2 and 6."""
     u_direction, u_factor, u_mode = source.shared(stream, 3)
-    direction = _choose(u_direction, tuple(dataclasses.astuple(config.directions)))
-    factor = torch.where(direction == 0, _between(u_factor, config.up_range), _between(u_factor, config.down_range))
-    factor = torch.where(direction == 2, 1.0, factor)
+    direction = _choose(u_direction, config.directions, DIRECTIONS)
+    is_up, is_kept = (direction == DIRECTIONS.index(name) for name in ("up", "keep"))
+    factor = torch.where(is_up, _between(u_factor, config.up_range), _between(u_factor, config.down_range))
+    factor = torch.where(is_kept, 1.0, factor)
     target = (base * factor[:, None]).floor().to(torch.int64)
     target = torch.maximum(target, sizes.clamp(max=MIN_SIDE_PX))
-    return ResizeDraw(mode=_mode(u_mode, config.modes), target=target, direction=direction, factor=factor)
+    return ResizeDraw(mode=_choose(u_mode, config.modes, MODES), target=target, direction=direction, factor=factor)
 
 
 def _draw_noise(config: NoiseConfig, source: _Source, stream: int) -> NoiseDraw:
     """Source: spec sections 4.3 and 4.4."""
+    # number 0 of the stream is the kind: the only one that a batch may share
     _, u_strength, u_grey = source.own(stream, 3)
     is_poisson = source.shared(stream, 1)[0] >= config.gaussian_probability
     sigma, scale = (_between(u_strength, limits) for limits in (config.sigma_range, config.poisson_scale_range))
+    grey = u_grey < config.grey_probability
+    is_shared = grey & ~is_poisson if source.per_batch else torch.zeros_like(grey)
     return NoiseDraw(
         kind=is_poisson.to(torch.int64),
         strength=torch.where(is_poisson, scale, sigma),
-        grey=u_grey < config.grey_probability,
+        grey=grey,
+        field=torch.where(is_shared, -1 - source.samples[0], source.samples),
         poisson_levels=config.poisson_levels,
     )
 
@@ -316,7 +328,7 @@ def _draw_final(config: FinalConfig, source: _Source, target: Tensor) -> FinalDr
         omega=_between(u_omega, config.omega_range) * is_sinc,
     )
     return FinalDraw(
-        resize=ResizeDraw(mode=_mode(u_mode, config.modes), target=target.clone()),
+        resize=ResizeDraw(mode=_choose(u_mode, config.modes, MODES), target=target.clone()),
         sinc=sinc,
         quality=_between(source.own(Stream.FINAL_JPEG, 1)[0], config.jpeg.quality_range),
         jpeg_last=u_order < config.jpeg_last_probability,
@@ -335,18 +347,14 @@ def _between(u: Tensor, limits: Range) -> Tensor:
     return low + (high - low) * u
 
 
-def _choose(u: Tensor, weights: tuple[float, ...]) -> Tensor:
-    """(N,) int64: i with probability weights[i]."""
-    ends = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+def _choose(u: Tensor, weights: FamilyWeights | DirectionWeights | ModeWeights, names: tuple[str, ...]) -> Tensor:
+    """(N,) int64: the place of a name in `names`, as often as the field of that name says."""
+    ends = torch.tensor([getattr(weights, name) for name in names], dtype=torch.float64).cumsum(0)
     return torch.searchsorted(ends / ends[-1], u.contiguous(), right=True)
 
 
 def _pick(u: Tensor, values: tuple[int, ...]) -> Tensor:
     return torch.tensor(values)[(u * len(values)).floor().to(torch.int64)]
-
-
-def _mode(u: Tensor, weights: ModeWeights) -> Tensor:
-    return _choose(u, tuple(getattr(weights, mode) for mode in MODES))
 
 
 def _beta(side: Tensor, u: Tensor, limits: Range, sampling: str) -> Tensor:

@@ -19,13 +19,13 @@ from realesr_train.degradation.canvas import checked_sizes, pad
 _BLOCK = 64  # output samples per matrix product; 32 to 128 measured within 20 % of each other
 
 
-def blur(pixels: Tensor, kernels: Tensor, sizes: Tensor | None = None, border: str = "reflect") -> Tensor:
+def blur(pixels: Tensor, kernels: Tensor, sizes: Tensor | None = None) -> Tensor:
     """The correlation (no flip) of every image with its own kernel, the same for its channels; not clamped.
 
     `pixels` (N, C, H, W); `kernels` (N, k, k) or (1, k, k), k odd. Differentiable.
 
     Raises:
-        ValueError: `kernels` of another shape or of even width; `border` unknown; see `checked_sizes`.
+        ValueError: `kernels` of another shape or of even width; see `checked_sizes`.
 
     Source: training specification, section 4.1.
     """
@@ -35,7 +35,7 @@ def blur(pixels: Tensor, kernels: Tensor, sizes: Tensor | None = None, border: s
         raise ValueError(f"kernels: shape is {tuple(kernels.shape)}; give ({count}, k, k) or (1, k, k)")
     if kernels.shape[1] % 2 == 0:
         raise ValueError(f"kernels: width is {kernels.shape[1]}; it must be odd")
-    padded = pad(pixels, sizes, kernels.shape[1] // 2, border)
+    padded = pad(pixels, sizes, kernels.shape[1] // 2)
     weights = kernels.to(pixels.device, pixels.dtype, non_blocking=True).expand(count, -1, -1)
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if pixels.device.type != "cpu" or pixels.dtype != torch.float32 or not has_onednn:

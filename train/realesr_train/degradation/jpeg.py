@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from realesr_train.degradation.canvas import checked_sizes, inside
+
 # Quantisation at quality 50, rows = vertical frequency. Source: ITU-T T.81, Annex K, tables K.1 and K.2.
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -63,10 +65,7 @@ def jpeg(
     Raises: ValueError naming the argument.
     Source: training specification, sections 4.5, 15 (D7 to D10) and 16; ITU-T T.81; JFIF 1.02 for the colours.
     """
-    _check(pixels, quality, sizes, legacy)
-    count, _, height, width = pixels.shape
-    if sizes is None:
-        sizes = torch.tensor([[height, width]]).expand(count, 2)
+    sizes = _check(pixels, quality, sizes, legacy)
     with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
         quality = quality.detach().to(pixels.device, torch.float32, non_blocking=True)
         return _legacy(pixels, quality, sizes, differentiable) if legacy else _libjpeg(pixels, quality, sizes)
@@ -172,7 +171,7 @@ def _code_exactly(planes: Tensor, table: Tensor) -> Tensor:
 
 def _legacy(pixels: Tensor, quality: Tensor, sizes: Tensor, differentiable: bool) -> Tensor:
     height, width = pixels.shape[2:]
-    levels = _pad(_blacken(pixels.clamp(0, 1), sizes).mul_(255))
+    levels = _pad((pixels.clamp(0, 1) * inside(sizes, height, width, pixels.device)).mul_(255))
     ycc = _mix(levels, _LEGACY_TO_YCC)
     # Of luma, 128 is taken away for the transform and given back; chroma would get it before, only to lose it there.
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50).view(-1, 1, 1)
@@ -181,13 +180,6 @@ def _legacy(pixels: Tensor, quality: Tensor, sizes: Tensor, differentiable: bool
     chroma = chroma.repeat_interleave(2, 2).repeat_interleave(2, 3)
     ycc = torch.cat((luma, chroma), 1)[:, :, :height, :width]
     return _mix(ycc, _LEGACY_TO_RGB).clamp_(0, 255).div_(255)
-
-
-def _blacken(pixels: Tensor, sizes: Tensor) -> Tensor:
-    ends = sizes.to(pixels.device, non_blocking=True).unsqueeze(2)
-    height, width = (torch.arange(n, device=pixels.device) for n in pixels.shape[2:])
-    inside = (height < ends[:, 0]).unsqueeze(2) & (width < ends[:, 1]).unsqueeze(1)
-    return pixels.mul_(inside.unsqueeze(1))
 
 
 def _mix(planes: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
@@ -257,10 +249,11 @@ def _exact_dtype(pixels: Tensor) -> torch.dtype:
     return torch.float32 if pixels.device.type == "mps" else torch.float64
 
 
-def _check(pixels: Tensor, quality: Tensor, sizes: Tensor | None, legacy: bool) -> None:
+def _check(pixels: Tensor, quality: Tensor, sizes: Tensor | None, legacy: bool) -> Tensor:
+    """The sizes, as `checked_sizes` returns them."""
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != torch.float32 or 0 in pixels.shape:
         raise ValueError(f"pixels: {pixels.dtype} {tuple(pixels.shape)}; give float32 (N, 3, height, width), not empty")
-    count, _, height, width = pixels.shape
+    count = len(pixels)
     if quality.shape != (count,) or not quality.is_floating_point():
         raise ValueError(
             f"quality: {quality.dtype} {tuple(quality.shape)}; give one floating-point number per picture, ({count},)"
@@ -268,10 +261,4 @@ def _check(pixels: Tensor, quality: Tensor, sizes: Tensor | None, legacy: bool) 
     # On another device the values are not looked at: that would wait for it.
     if quality.device.type == "cpu" and not bool(((quality > 0) & (quality < 100 if legacy else quality <= 100)).all()):
         raise ValueError(f"quality: {quality.tolist()}; give numbers above 0, {'below' if legacy else 'at most'} 100")
-    if sizes is not None:
-        if sizes.shape != (count, 2) or sizes.dtype != torch.int64 or sizes.device.type != "cpu":
-            raise ValueError(
-                f"sizes: {sizes.dtype} {tuple(sizes.shape)} on {sizes.device}; give int64 ({count}, 2) on the CPU"
-            )
-        if not bool(((sizes >= 1) & (sizes <= torch.tensor([height, width]))).all()):
-            raise ValueError(f"sizes: {sizes.tolist()}; each must lie between 1x1 and the canvas, {height}x{width}")
+    return checked_sizes(pixels, sizes)

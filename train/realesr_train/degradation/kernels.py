@@ -25,6 +25,14 @@ FAMILIES: tuple[str, ...] = (
 )
 
 
+def is_any(family: Tensor, *names: str) -> Tensor:
+    """Which of the places in `FAMILIES` are those of these families; bool, of the shape of `family`."""
+    found = torch.zeros_like(family, dtype=torch.bool)
+    for name in names:
+        found |= family == FAMILIES.index(name)
+    return found
+
+
 def blur_kernels(
     *,
     family: Tensor,
@@ -56,11 +64,10 @@ def blur_kernels(
     numbers = {"sigma_x": sigma_x, "sigma_y": sigma_y, "theta": theta, "beta": beta, "omega": omega}
     for name, value in {"size": size, **numbers}.items():
         checked_per_image(name, value, family.shape[0])
-    isotropic = (family == 0) | (family == 2) | (family == 4)
-    generalized = (family == 2) | (family == 3)
-    plateau = (family == 4) | (family == 5)
-    sinc = family == 6
-    impulse = family == 7
+    isotropic = is_any(family, "iso", "generalized_iso", "plateau_iso")
+    generalized = is_any(family, "generalized_iso", "generalized_aniso")
+    plateau = is_any(family, "plateau_iso", "plateau_aniso")
+    sinc, impulse = is_any(family, "sinc"), is_any(family, "impulse")
     gaussian_like = ~(sinc | impulse)
     if family.device.type == "cpu":
         _check("family", family, (family >= 0) & (family < len(FAMILIES)))

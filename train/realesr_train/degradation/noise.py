@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from realesr_train.degradation.canvas import checked_per_image, checked_sizes
+from realesr_train.degradation.canvas import checked_per_image, checked_sizes, inside
 
 _LEVELS = 256
 _CPU_BLOCK = 1 << 15  # counts per pass on a CPU: the temporaries stay in the second-level cache
@@ -32,7 +32,8 @@ def add_gaussian(pixels: Tensor, sigma: Tensor, grey: Tensor, z: Tensor, sizes: 
     """
     _check(pixels, sizes, grey, {"sigma": sigma}, {"z": z})
     strength = _per_image(sigma.to(pixels.dtype) / 255, pixels.device)
-    return (pixels + _shared(z, grey) * strength).clamp(0, 1)
+    # in one new tensor: on a CPU fresh memory costs as much as the arithmetic
+    return _shared(z, grey).to(pixels.dtype).mul_(strength).add_(pixels).clamp_(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,10 +79,7 @@ def poisson_rates(
         # which levels occur: every pixel marks its level, a don't-care pixel a bin that is not counted
         marks = levels.int()
         if not bool((sizes == torch.tensor((height, width))).all()):
-            on_device = sizes.to(pixels.device, non_blocking=True)
-            row, column = (torch.arange(side, device=pixels.device) for side in (height, width))
-            inside = (row < on_device[:, :1])[:, None, :, None] & (column < on_device[:, 1:])[:, None, None, :]
-            marks = torch.where(inside, marks, _LEVELS)
+            marks = torch.where(inside(sizes, height, width, pixels.device), marks, _LEVELS)
         bins = _LEVELS + 1
         marks = (marks + torch.arange(count, device=pixels.device)[:, None, None, None].int() * bins).flatten()
         if marks.device.type == "cpu":
@@ -141,8 +139,8 @@ def add_poisson(
     Source: training specification, section 4.4.
     """
     _check(pixels, sizes, None, {"scale": scale}, {"counts": counts, "rates.levels": rates.levels})
-    noise = counts / rates.peaks[:, None, None, None] - rates.levels.to(pixels.dtype) / 255
-    return (pixels + noise * _per_image(scale.to(pixels.dtype), pixels.device)).clamp(0, 1)
+    noise = (counts / rates.peaks[:, None, None, None]).to(pixels.dtype).sub_(rates.levels.to(pixels.dtype).div_(255))
+    return noise.mul_(_per_image(scale.to(pixels.dtype), pixels.device)).add_(pixels).clamp_(0, 1)
 
 
 def _check(

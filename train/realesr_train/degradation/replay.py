@@ -13,7 +13,7 @@ from realesr_train.degradation.resize import MODES
 
 _NAMES: dict[str, tuple[str, ...]] = {"family": FAMILIES, "mode": MODES, "direction": DIRECTIONS, "kind": NOISES}
 """Fields that are written as names."""
-_WHOLE = {*_NAMES, "samples", "size_px", "target", "crop"}
+_WHOLE = {*_NAMES, "samples", "field", "size_px", "target", "crop"}
 _FLAGS = {"grey", "jpeg_last"}
 
 

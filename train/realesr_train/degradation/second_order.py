@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from realesr_train.degradation import filters, jpeg, noise, resize
+from realesr_train.degradation.canvas import checked_sizes, reflected
 from realesr_train.degradation.counter import keys, normal_field, uniform_field
-from realesr_train.degradation.draws import IMPULSE, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
+from realesr_train.degradation.draws import IMPULSE, NOISES, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
 from realesr_train.degradation.kernels import blur_kernels
 
 _CANVAS_STEP_PX = {"cpu": 64}
@@ -73,7 +74,7 @@ def apply(
     _check(hr, draws)
     chain = _Chain(draws, given or {}, on_step)
     with _plain_arithmetic(hr.device):
-        groups = [_Group(torch.arange(len(draws)), hr, _whole(hr), fills=True)]
+        groups = [_Group(torch.arange(len(draws)), hr, checked_sizes(hr, None), fills=True)]
         if draws.sharpen_input:
             groups = chain.on(groups, "usm", lambda part: filters.sharpen(part.pixels))
         for number, one in enumerate(draws.passes, 1):
@@ -169,7 +170,7 @@ class _Chain:
 
     def noise(self, groups: list[_Group], step: str, draw: NoiseDraw, stream: int) -> list[_Group]:
         """Each image with noise of its kind, clamped to [0, 1]."""
-        field_keys = keys(self.draws.seed, self.draws.samples, stream)
+        field_keys = keys(self.draws.seed, draw.field, stream)
         given = self.given.get(step)
 
         def field(part: _Group, make: Callable[..., Tensor]) -> Tensor:
@@ -190,8 +191,8 @@ class _Chain:
             counts = numbers if given is not None else noise.poisson_counts(rates, numbers, grey)
             return noise.add_poisson(part.pixels, scale, rates, counts, part.borders)
 
-        groups = self.on(groups, step, gaussian, draw.kind == 0)
-        return self.on(groups, step, poisson, draw.kind == 1)
+        groups = self.on(groups, step, gaussian, draw.kind == NOISES.index("gaussian"))
+        return self.on(groups, step, poisson, draw.kind == NOISES.index("poisson"))
 
     def jpeg(self, groups: list[_Group], step: str, quality: Tensor, taken_by: Tensor | None = None) -> list[_Group]:
         is_legacy = self.draws.jpeg_model == "legacy"
@@ -234,10 +235,6 @@ def _joined(parts: list[_Group]) -> _Group:
 def _on_canvas(field: Tensor, height: int, width: int) -> Tensor:
     """`field` (N, C, h, w) with zeros to the right and below, or cut off there."""
     return torch.nn.functional.pad(field, (0, width - field.shape[3], 0, height - field.shape[2]))
-
-
-def _whole(pixels: Tensor) -> Tensor:
-    return torch.tensor(pixels.shape[2:]).expand(len(pixels), 2)
 
 
 def _check(hr: Tensor, draws: Draws) -> None:
@@ -302,8 +299,6 @@ def fit_crop(picture: Tensor, side_px: int) -> Tensor:
     for axis in (-2, -1):
         length = picture.shape[axis]
         if length < side_px:
-            period = max(2 * (length - 1), 1)
-            phase = torch.arange(side_px).remainder(period)
-            index = torch.minimum(phase, period - phase).clamp(max=length - 1)
+            index = reflected(torch.tensor([length]), side_px, 0)[0]
             picture = picture.index_select(axis, _moved(index, picture))
     return picture
