@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from realesr_train.config import DegradationConfig
 from realesr_train.degradation import filters, jpeg, noise, resize
 from realesr_train.degradation.counter import keys, normal_field, uniform_field
 from realesr_train.degradation.draws import draw
 from realesr_train.degradation.second_order import apply, paired_crop
-from torch import Tensor
 
 MODES = ("area", "bilinear", "bicubic")
 COUNT, SIDE, CROP, SCALE = 12, 400, 256, 4

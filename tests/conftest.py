@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from recording import Events
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from networks import compact
 from safetensors.torch import save_file
 
+from networks import compact
 from realesr_cli.cli.main import main
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import realesr_train
 import torch
+
+import realesr_train
+from realesr_cli import read_image
+from realesr_cli.errors import DiskFull
 from realesr_train.config import DegradationConfig, legacy, with_order
 from realesr_train.data import degrade as engine
 from realesr_train.degradation.draws import draw
 from realesr_train.degradation.replay import from_json, to_json
 from realesr_train.degradation.resize import imresize
 from realesr_train.degradation.second_order import apply
-
-from realesr_cli import read_image
-from realesr_cli.errors import DiskFull
 
 Command = Callable[..., Any]
 # a checkout that is not installed has the training package in a folder of its own

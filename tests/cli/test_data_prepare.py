@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 import realesr_train
+from realesr_cli import read_image
 from realesr_train.data.packed import Pack
 from realesr_train.data.source import open_pictures
-
-from realesr_cli import read_image
 
 Command = Callable[..., Any]
 # a checkout that is not installed has the training package in a folder of its own

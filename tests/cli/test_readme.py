@@ -32,6 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small = cv2.resize(cv2.imread(str(tmp_path / "photo.jpg")), (60, 40), interpolation=cv2.INTER_AREA)
     for name in ("a.jpg", "b.png", "c.webp", "scan.tif", "logo.png"):
         (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, small)[1].tobytes())
+    (tmp_path / "photos").mkdir()
+    shutil.copy(tmp_path / "photo.jpg", tmp_path / "photos")
     return tmp_path
 
 
@@ -52,7 +54,9 @@ def test_every_command(realesr: Callable[..., Any], stocked_cache: Path, folder:
             done = realesr(*arguments)
             assert done.status == 0, f"{part}: {done.err}"
             ran += 1
-    assert ran >= 13
+    assert ran >= 20
+    assert (folder / "lr" / "photo.png").read_bytes() == (folder / "again" / "photo.png").read_bytes()
+    assert (folder / "photos.pack").is_file()
     sizes = {path.name: read_image(path).pixels.shape[:2] for path in folder.rglob("*.*") if path.suffix != ".json"
              and path.suffix in (".jpg", ".png", ".webp") and "assets" not in path.parts}  # fmt: skip
     assert sizes["photo_x4.jpg"] == sizes["budgie_x4.jpg"] == (640, 960)

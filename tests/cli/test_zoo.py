@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import nearest
 from numpy.typing import NDArray
 
+from networks import nearest
 from realesr_cli import Image, read_image
 from realesr_cli.image_header import read_header
 from realesr_cli.metadata import orientation

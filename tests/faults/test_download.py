@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from server import Handler, Server, proper, send, serving
 
 from realesr_cli import cache as cache_module
 from realesr_cli import catalog, fetching, weights
 from realesr_cli.catalog import WheelMember, WheelSource
 from realesr_cli.errors import ChecksumMismatch, DiskFull, DownloadFailed, OutputError
+from server import Handler, Server, proper, send, serving
 
 CONTENT = random.Random(5).randbytes(2048)
 REPOSITORY = Path(__file__).resolve().parents[2]

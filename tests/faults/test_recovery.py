@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import Nearest, compact, nearest
-from recording import Events
 from torch import Tensor
 
+from networks import Nearest, compact, nearest
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
 from realesr_cli.errors import NonFiniteOutput, OutOfMemory
 from realesr_cli.models.architectures import LoadedModel
+from recording import Events
 
 _FP32 = DeviceOptions(device="cpu", precision="fp32")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from realesr_train.degradation.kernels import FAMILIES, blur_kernels
 from realesr_train.degradation.second_order import fit_crop
-from torch import Tensor
 
 
 def _kernel(family: str, size: int, **numbers: float) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from realesr_train.degradation.draws import (
     DIRECTIONS,
     IMPULSE,
@@ -22,7 +24,6 @@ from realesr_train.degradation.draws import (
 from realesr_train.degradation.filters import sharpen
 from realesr_train.degradation.resize import MODES
 from realesr_train.degradation.second_order import apply, paired_crop
-from torch import Tensor
 
 CHAINS = range(19)
 STEP_TOLERANCE = 5e-6

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from realesr_train.degradation import counter, filters, kernels, noise, resize
 from torch import Tensor
+
+from realesr_train.degradation import counter, filters, kernels, noise, resize
 
 Finder = Callable[[str], Path]
 

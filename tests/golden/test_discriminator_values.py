@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from realesr_train.discriminators.patch import PatchDiscriminator
 from realesr_train.discriminators.unet import UNetDiscriminator
 from realesr_train.discriminators.vgg import SRGANDiscriminator, VGGDiscriminator
-from torch import Tensor, nn
 
 _MAKE: dict[str, Callable[[], nn.Module]] = {
     "unet_disc_sn": lambda: UNetDiscriminator(width=8),

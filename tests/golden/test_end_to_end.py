@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from test_networks import load_golden
 
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
 from realesr_cli.models.architectures import build_model
 from realesr_cli.models.reading import blend, read_weights
+from test_networks import load_golden
 
 Finder = Callable[[str], Path]
 _FP32 = DeviceOptions(device="cpu", precision="fp32")

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from networks import compact, loaded, rrdb
-from test_networks import _EXPECTED, load_golden
 
+from networks import compact, loaded, rrdb
 from realesr_cli.models.architectures import LoadedModel, load_model
 from realesr_cli.models.export import export_model
 from realesr_cli.models.srcnn import SRCNN
 from realesr_cli.models.srresnet import SRResNet
+from test_networks import _EXPECTED, load_golden
 
 Finder = Callable[[str], Path]
 Array = np.ndarray[Any, np.dtype[np.float32]]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+
 from realesr_train.degradation.jpeg import jpeg
 
 Bytes = npt.NDArray[np.uint8]

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from realesr_train.losses import adversarial, pixel
-from realesr_train.losses.perceptual import FeatureNetwork, PerceptualLoss
 from torch import Tensor
 from torch.nn import functional as F
 
 from realesr_cli.models.reading import read_weights
+from realesr_train.losses import adversarial, pixel
+from realesr_train.losses.perceptual import FeatureNetwork, PerceptualLoss
 
 Golden = Callable[[str], Path]
 _KINDS: tuple[adversarial.Kind, ...] = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from realesr_train.optim import learning_rate
 
 _SCHEDULES = {"MultiStepLR": "multistep", "MultiStepRestartLR": "multistep", "CosineAnnealingRestartLR": "cosine"}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+
 from realesr_train.metrics.niqe import niqe
 from realesr_train.metrics.psnr_ssim import psnr, psnr_batch, ssim, ssim_batch, to_luma
 

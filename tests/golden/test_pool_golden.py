@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from realesr_train.data import pool as pool_module
 from realesr_train.data.pool import PairPool
 

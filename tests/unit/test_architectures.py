@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import compact, rrdb
-from recording import Events
 from safetensors.torch import save_file
 from torch import Tensor
 
+from networks import compact, rrdb
 from realesr_cli import DeviceOptions, Upscaler
 from realesr_cli.errors import CorruptWeights, ModelError, UnknownArchitecture, UsageError
 from realesr_cli.models.architectures import LoadedModel, load_model
@@ -20,6 +19,7 @@ from realesr_cli.models.reading import blend, read_weights
 from realesr_cli.models.rrdb import RRDBNet
 from realesr_cli.models.srcnn import SRCNN
 from realesr_cli.models.srresnet import MSRResNet, SRResNet
+from recording import Events
 
 Finder = Callable[[str], Path]
 

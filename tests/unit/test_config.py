@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
+from realesr_cli.errors import ConfigError, UsageError
 from realesr_train.config import (
     SECOND_PASS,
     DegradationConfig,
@@ -24,8 +26,6 @@ from realesr_train.config import (
     with_order,
 )
 from realesr_train.tables import apply_overrides, dump, from_table
-
-from realesr_cli.errors import ConfigError, UsageError
 
 
 def _file(tmp_path: Path, text: str) -> Path:

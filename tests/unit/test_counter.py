@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from realesr_train.degradation import counter
 from torch import Tensor
+
+from realesr_train.degradation import counter
 
 _MASK_32, _MASK_64 = (1 << 32) - 1, (1 << 64) - 1
 

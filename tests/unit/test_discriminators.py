@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+
 from realesr_train.discriminators.patch import PatchDiscriminator
 from realesr_train.discriminators.spectral import SpectralConv2d
 from realesr_train.discriminators.unet import UNetDiscriminator
 from realesr_train.discriminators.vgg import SRGANDiscriminator, VGGDiscriminator
-from torch import nn
 
 
 def _pictures(height: int, width: int) -> torch.Tensor:

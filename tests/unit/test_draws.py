@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from chances import ALPHA, chi_square_p, ks_p
 from realesr_train.config import (
     DegradationConfig,
@@ -24,7 +26,6 @@ from realesr_train.config import (
 from realesr_train.degradation.draws import IMPULSE, MIN_SIDE_PX, NOISES, SINC, Draws, Stream, draw
 from realesr_train.degradation.kernels import FAMILIES, blur_kernels
 from realesr_train.degradation.replay import from_json, to_json
-from torch import Tensor
 
 COUNT = 10_000
 CONFIG = DegradationConfig()

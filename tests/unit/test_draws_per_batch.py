@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from chances import ALPHA, chi_square_p, ks_p
 from realesr_train.config import DegradationConfig
 from realesr_train.degradation.draws import IMPULSE, SINC, Draws, draw
-from torch import Tensor
 
 
 def _draw(samples: Any, mode: Any = "per_batch") -> Draws:

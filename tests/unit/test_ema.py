@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from realesr_train.ema import Ema
 from torch import nn
+
+from realesr_train.ema import Ema
 
 
 def _move(network: nn.Module, seed: int) -> None:

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from networks import compact, loaded, nearest, rrdb
 from safetensors import safe_open
 
+from networks import compact, loaded, nearest, rrdb
 from realesr_cli import weights
 from realesr_cli.errors import OutputError, OutputExists, UnknownArchitecture, UsageError
 from realesr_cli.models import export

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
 from realesr_train.degradation import filters, kernels
 from realesr_train.degradation.canvas import checked_sizes, pad, reflected
-from torch import Tensor
 
 _CANVASES = ((64, 64), (128, 64), (64, 192), (7, 5), (1, 1))
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from networks import compact, rrdb
 
+from networks import compact, rrdb
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
 from realesr_cli.cuda import Recorder, Transfers
 from realesr_cli.models.architectures import LoadedModel

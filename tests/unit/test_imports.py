@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import realesr_train
-
 import realesr_cli
+import realesr_train
 
 ROOT = Path(realesr_cli.__file__).parent
 TRAIN = Path(realesr_train.__file__).parent

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from realesr_train.degradation.jpeg import jpeg
 
 MODES = pytest.mark.parametrize("legacy", [False, True])

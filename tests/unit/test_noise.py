@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from realesr_train.degradation import counter, noise
 from torch import Tensor
+
+from realesr_train.degradation import counter, noise
 
 _PEAKS = [2**e for e in range(9)]
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from realesr_train.optim import learning_rate, make_optimizer, set_learning_rate
 from torch import nn
+
+from realesr_train.optim import learning_rate, make_optimizer, set_learning_rate
 
 
 def test_the_rate_halves_one_step_after_a_milestone_and_one_named_twice_quarters_it() -> None:

@@ -4,6 +4,7 @@ import collections
 
 import pytest
 import torch
+
 from realesr_train.data.pool import PairPool, draw_slots
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import compact, nearest, rrdb
 
+from networks import compact, nearest, rrdb
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
 from realesr_cli.options import SizeOptions
 from realesr_cli.resize import reduce

@@ -6,9 +6,9 @@ import os
 import time
 
 import pytest
-from recording import Events
 
 from realesr_cli.reporting import JsonReporter, TerminalReporter, progress
+from recording import Events
 
 
 class Terminal(io.StringIO):

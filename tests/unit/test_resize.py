@@ -6,8 +6,9 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from realesr_train.degradation import resize
 from torch import Tensor
+
+from realesr_train.degradation import resize
 
 _AREA, _BILINEAR, _BICUBIC = range(3)
 

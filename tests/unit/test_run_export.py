@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import compact, rrdb
-from realesr_train import export
-from realesr_train.ema import Ema
-from realesr_train.export import export_run, loaded_model, training_facts
-from recording import Events
 from torch import Tensor, nn
 
+from networks import compact, rrdb
 from realesr_cli import DeviceOptions, Upscaler
 from realesr_cli.errors import OutputError, UnknownArchitecture, UsageError
 from realesr_cli.models.architectures import load_model
@@ -22,6 +18,10 @@ from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.rrdb import RRDBNet
 from realesr_cli.models.srcnn import SRCNN
 from realesr_cli.models.srresnet import MSRResNet, SRResNet
+from realesr_train import export
+from realesr_train.ema import Ema
+from realesr_train.export import export_run, loaded_model, training_facts
+from recording import Events
 
 
 def _facts(**changes: Any) -> dict[str, str]:

@@ -10,13 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
+from realesr_cli.errors import DiskFull, UsageError
+from realesr_cli.image_io import read_image
 from realesr_train.alarms import alarms
 from realesr_train.curves import curves_picture, draw_curves
 from realesr_train.run_log import PLAIN, RunLog, Series, read_log
 from recording import Events
-
-from realesr_cli.errors import DiskFull, UsageError
-from realesr_cli.image_io import read_image
 
 
 def _step(log: RunLog, step: int, total: int = 1000, **losses: float) -> None:

@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 import pytest
+
 from realesr_train.data.sampler import crop_draws, global_samples, picture_of
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from realesr_train.config import DegradationConfig, NoiseConfig, PassConfig, ResizeConfig, legacy, with_order
 from realesr_train.config import DirectionWeights as Directions
 from realesr_train.degradation.draws import Draws, draw
 from realesr_train.degradation.filters import sharpen
 from realesr_train.degradation.replay import from_json, to_json
 from realesr_train.degradation.second_order import apply, fit_crop, paired_crop
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 CONFIG = DegradationConfig()
 

@@ -1,24 +1,25 @@
 """Start weights: from files of every kind, and the bilinear start of compact networks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Finder
-from networks import compact, rrdb
-from realesr_train.discriminators.unet import UNetDiscriminator
-from realesr_train.discriminators.vgg import VGGDiscriminator
-from realesr_train.start import bilinear_start, load_start
-from recording import Events
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks import compact, rrdb
 from realesr_cli.errors import CorruptWeights, ModelNotFound, UsageError
 from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.reading import safetensors_bytes
 from realesr_cli.models.srresnet import MSRResNet
+from realesr_train.discriminators.unet import UNetDiscriminator
+from realesr_train.discriminators.vgg import VGGDiscriminator
+from realesr_train.start import bilinear_start, load_start
+from recording import Events
+
+Finder = Callable[[str], Path]
 
 
 @pytest.fixture(autouse=True)

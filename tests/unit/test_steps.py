@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
 from realesr_train.discriminators.spectral import SpectralConv2d
 from realesr_train.discriminators.unet import UNetDiscriminator
 from realesr_train.discriminators.vgg import SRGANDiscriminator
@@ -25,9 +29,6 @@ from realesr_train.steps import (
     generator_losses,
     pixel_step,
 )
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 PIXEL = (Term(name="pixel", weight=1.0, loss=l1),)
 

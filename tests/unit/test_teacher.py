@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from networks import compact, rrdb
-from realesr_train.teacher import make_teacher
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks import compact, rrdb
 from realesr_cli.errors import ModelNotFound, UsageError
 from realesr_cli.models.reading import safetensors_bytes
+from realesr_train.teacher import make_teacher
 
 
 def _file(network: nn.Module, path: Path) -> Path:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
+from realesr_cli.errors import ConfigError, DiskFull, OutputExists, RealesrError, UnreadableInput, UnsupportedInput
+from realesr_cli.image_io import read_image
 from realesr_train.data import loading
 from realesr_train.data.folder import decode, find_pictures, survey
 from realesr_train.data.loading import batches
 from realesr_train.data.packed import Entry, Pack, window_places, write_pack
 from realesr_train.data.source import Source, open_pairs, open_pictures
 from recording import Events
-
-from realesr_cli.errors import ConfigError, DiskFull, OutputExists, RealesrError, UnreadableInput, UnsupportedInput
-from realesr_cli.image_io import read_image
 
 Pixels = NDArray[Any]
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from networks import compact, nearest, rrdb
 
+from networks import compact, nearest, rrdb
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
 from realesr_cli.alpha import flatten
 from realesr_cli.errors import OutOfMemory, UnsupportedInput, UsageError

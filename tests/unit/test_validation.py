@@ -6,8 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from networks import Nearest, compact
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from networks import Nearest, compact
+from realesr_cli.errors import TrainingDiverged, UnsupportedInput
+from realesr_cli.image_io import read_image
 from realesr_train.config import DegradationConfig
 from realesr_train.degradation.draws import draw
 from realesr_train.degradation.resize import imresize
@@ -26,10 +30,6 @@ from realesr_train.validation import (
     to_tensor,
     validate,
 )
-from torch import Tensor, nn
-
-from realesr_cli.errors import TrainingDiverged, UnsupportedInput
-from realesr_cli.image_io import read_image
 
 Pixels = NDArray[np.uint8]
 
