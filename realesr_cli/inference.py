@@ -132,10 +132,14 @@ class Inference:
         for top in range(box.top, box.bottom, rows):
             strip = values(Box(top, box.left, min(top + rows, box.bottom), box.right))
             strip = strip.mul_(levels).round_().clamp_(0, levels).to(dtype)
-            if r > 1:
-                strip = strip.reshape(*strip.shape[:2], channels, r, r).permute(0, 3, 1, 4, 2)
-            start = (top - box.top) * r
-            out[start : start + rows * r] = strip.reshape(-1, *out.shape[1:])
+            place = out[(top - box.top) * r : (top - box.top + len(strip)) * r]
+            if r == 1:
+                place[...] = strip
+                continue
+            # the pixel shuffle, colour by colour: a third of the time of one copy with all axes exchanged
+            shuffled = place.view(len(strip), r, box.width, r, channels)
+            for channel, planes in enumerate(strip.unflatten(2, (channels, r, r)).unbind(2)):  # type: ignore[no-untyped-call]
+                shuffled[..., channel] = planes.permute(0, 2, 1, 3)
         return out
 
     def _values(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Values]:
