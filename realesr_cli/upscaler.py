@@ -24,12 +24,13 @@ from realesr_cli.models.architectures import LoadedModel, load_model
 from realesr_cli.options import AlphaMode, DeviceOptions, SizeOptions, TileOptions
 from realesr_cli.reporting import NULL, Reporter, progress
 from realesr_cli.resize import reduce
-from realesr_cli.tiling import Tile
+from realesr_cli.tiling import Box, Tile
 
 Pixels = NDArray[Any]
 
 # Sides of the pictures that are timed for `--dry-run`.
 _SPEED_PROBES_PX = (64, 192, 192)
+_LONGEST_PROBE_S = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +84,7 @@ class Upscaler:
         self.choice: DeviceChoice = choose_device(device or DeviceOptions(), self.model)
         self._engine = Engine(self.model, self.choice, tile or TileOptions(), reporter)
         self._reporter = reporter
-        self._speeds: dict[bool, float] = {}
+        self._speeds: dict[tuple[bool, int, int], float] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -169,7 +170,7 @@ class Upscaler:
             tile_height=window.height,
             tile_width=window.width,
             overhead=computed / sum(step.height * step.width for step in work),
-            seconds=runs * computed / self._pixels_per_second(precise),
+            seconds=runs * computed / self._pixels_per_second(precise, window),
             memory_bytes=self._host_bytes(work, size, pixels.dtype, whole=whole)
             + self._engine.window_bytes(window.area, precise=precise),
         )
@@ -189,18 +190,27 @@ class Upscaler:
             height, width = height * scale, width * scale
         return work
 
-    def _pixels_per_second(self, precise: bool) -> float:
-        """Input pixels that the network computes in a second on this device, timed once on a small tile."""
-        if precise not in self._speeds:
-            best = 0.0
+    def _pixels_per_second(self, precise: bool, window: Box) -> float:
+        """Input pixels that the network computes in a second on this device, timed once.
+
+        Large maps leave the caches, so what counts is a tile of the size at hand, if that takes no more than moments.
+        """
+        key = (precise, window.height, window.width)
+        if key not in self._speeds:
+            speed = 0.0
             for side in _SPEED_PROBES_PX:  # the first run compiles kernels
-                height, width = self._padded_size(side, side)
-                picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-                started = time.perf_counter()
-                join(self._pass(picture, np.dtype(np.uint8), precise, lambda amount: None), height * self.model.scale)
-                best = max(best, height * width / (time.perf_counter() - started))
-            self._speeds[precise] = best
-        return self._speeds[precise]
+                speed = max(speed, self._timed(side, side, precise))
+            if window.area / speed <= _LONGEST_PROBE_S:
+                speed = self._timed(window.height, window.width, precise)
+            self._speeds[key] = speed
+        return self._speeds[key]
+
+    def _timed(self, height: int, width: int, precise: bool) -> float:
+        height, width = self._padded_size(height, width)
+        picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        started = time.perf_counter()
+        join(self._pass(picture, np.dtype(np.uint8), precise, lambda amount: None), height * self.model.scale)
+        return height * width / (time.perf_counter() - started)
 
     def _enlarge(
         self,
