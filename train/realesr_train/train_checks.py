@@ -37,6 +37,11 @@ def check(config: TrainConfig) -> None:
         )
     if schedule.warmup > steps:
         raise ConfigError(f"schedule.warmup = {schedule.warmup} is longer than run.steps = {steps}")
+    if config.data.sharpen_target and "gt_usm" in config.loss.targets():
+        raise ConfigError(
+            'data.sharpen_target = true and a loss with target = "gt_usm" would sharpen twice',
+            hint='say target = "gt", which is the sharpened one then',
+        )
     if config.validation.lr_folders and not config.validation.folders:
         raise ConfigError("validation.lr_folders without validation.folders")
 

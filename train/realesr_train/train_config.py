@@ -113,8 +113,10 @@ class DataConfig:
     """Folders of clean pictures, list files, or packed files of `realesr data prepare`."""
     lr_folders: tuple[Path, ...] = ()
     """Existing low-resolution pictures, one for each clean one and of its name: no degradation then, and no pool."""
+    paired: bool = False
+    """Without `lr_folders`: `folders` are lists with lines "clean, low-resolution", used as those would be."""
     crop_px: int = 400
-    """Side of the clean crop that is degraded, pixels; not used with `lr_folders`."""
+    """Side of the clean crop that is degraded, pixels; not used for pairs."""
     patch_px: int = 256
     """Side of the target that is trained on, pixels, cut out of the crop after it has been degraded."""
     batch: int = 48
@@ -404,7 +406,8 @@ class TrainConfig:
 
     @property
     def is_paired(self) -> bool:
-        return bool(self.data.lr_folders)
+        """Whether the low-resolution pictures exist already."""
+        return self.data.paired or bool(self.data.lr_folders)
 
     @property
     def is_adversarial(self) -> bool:
