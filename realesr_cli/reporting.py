@@ -113,12 +113,48 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = fields["message"]
         case "plan" | "doctor":
             text = fields["text"]
+        case "training":
+            start = "" if fields["step"] == 0 else f", going on after step {fields['step']}"
+            many = f" x {fields['devices']}" if fields["devices"] > 1 else ""
+            text = (
+                "{architecture} x{scale} of {parameters:,} weights on {device}{many} in {precision}: {total} steps of "
+                "{batch} pictures{start}\n{pictures} pictures to train on, {validation} to validate on; all goes to {folder}"
+            ).format_map({**fields, "many": many, "start": start})
+        case "step":
+            text = _step_line(fields)
+        case "metrics":
+            named = {"psnr_y_db": "PSNR {:.2f} dB", "ssim_y": "SSIM {:.4f}"}
+            values = [form.format(fields["values"][name]) for name, form in named.items() if name in fields["values"]]
+            text = f"{fields['dataset']} at step {fields['step']}: {', '.join(values)} (luma)"
+        case "checkpoint" if verbose:
+            text = "checkpoint {path} ({size:.1f} MB)".format_map({**fields, "size": fields["bytes"] / 1e6})
+        case "trained":
+            text = "trained {steps} steps: {model}\nuse it: {hint}".format_map(fields)
         case "warning" | "failed":
             hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""
             text = f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
         case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
             text = "{done} done, {skipped} skipped, {failed} failed, {seconds:.1f} s".format_map(fields)
     return text
+
+
+def _step_line(fields: dict[str, Any]) -> str:
+    """`step 300/600  pixel 0.0231  lr 5.0e-04  159 images/s  data 4%  455 MiB  0:01:10 left`"""
+    hidden = ("gradient_norm", "logit")  # these are in the log
+    losses = [f"{name} {value:.4g}" for name, value in fields["losses"].items() if not name.startswith(hidden)]
+    waiting = 100 * fields["data_s"] / fields["step_s"] if fields["step_s"] else 0.0
+    left = round((fields["total"] - fields["step"]) * fields["step_s"])
+    parts = [
+        f"step {fields['step']}/{fields['total']}",
+        *losses,
+        f"lr {fields['learning_rate']:.2g}",
+        f"{fields['images_per_s']:.3g} images/s",
+        f"data {waiting:.0f}%",
+        f"{fields['memory_mib']:.0f} MiB",
+    ]
+    if fields["skipped"]:
+        parts.append(f"{fields['skipped']} skipped")
+    return "  ".join([*parts, f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"])
 
 
 @contextmanager

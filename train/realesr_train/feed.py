@@ -61,8 +61,6 @@ def make_pairs(config: TrainConfig, batch: Mapping[str, Tensor], device: torch.d
 
 
 def _moved(pixels: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        pixels = pixels.pin_memory()
     return pixels.to(device, non_blocking=True).float().div_(255)
 
 
@@ -77,7 +75,7 @@ def _in_thread(make: Callable[[], Item]) -> Iterator[Item]:
 
 def _on_stream(make: Callable[[], Pairs], device: torch.device) -> Iterator[Pairs]:
     """Trap: memory of one stream that another reads must be told so (`record_stream`), or it is reused too early."""
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def launch() -> tuple[Pairs, torch.cuda.Event]:
         with torch.cuda.stream(stream):

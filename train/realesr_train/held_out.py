@@ -1,6 +1,6 @@
 """The data of a run: what is trained on, and the few pictures that are kept back from it to measure the network."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -86,7 +86,7 @@ def _chosen(files: Named, count: int) -> Named:
 def _read_pairs(config: TrainConfig, hr: Named, lr: Named | None, reporter: Reporter) -> tuple[Pair, ...]:
     """Raises: UnreadableInput, UnsupportedInput."""
     scale, side = config.scale, config.validation.crop_px
-    pictures = {}
+    pictures: dict[str, tuple[Picture, str]] = {}
     for path, name in hr:
         picture = decode(file_bytes(path), str(path))
         if min(picture.shape[:2]) < min(side, _SMALLEST_PX):
@@ -107,13 +107,13 @@ def _read_pairs(config: TrainConfig, hr: Named, lr: Named | None, reporter: Repo
     reduced = {_stem(name): path for path, name in lr}
     pairs = []
     for key, (picture, name) in pictures.items():
-        path = reduced.get(_stem(name))
-        if path is None:
+        low_path = reduced.get(_stem(name))
+        if low_path is None:
             raise UnsupportedInput(f"no low-resolution picture for validation picture {name}", hint="give it its name")
-        low = decode(file_bytes(path), str(path))
+        low = decode(file_bytes(low_path), str(low_path))
         if any(size != scale * small for size, small in zip(picture.shape[:2], low.shape[:2], strict=True)):
             sizes = f"{picture.shape[1]}x{picture.shape[0]} and {low.shape[1]}x{low.shape[0]}"
-            raise UnsupportedInput(f"validation pair {name}: {sizes} pixels are not 1 to {scale}", path=path)
+            raise UnsupportedInput(f"validation pair {name}: {sizes} pixels are not 1 to {scale}", path=low_path)
         multiple = input_multiple(config)
         low = _middle(low, side // scale, multiple)
         pairs.append(Pair(name=key, lq=low, hr=_middle(picture, side, scale * multiple, scale)))
@@ -133,8 +133,7 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _file_name(name: str, taken: object) -> str:
+def _file_name(name: str, taken: Collection[str]) -> str:
     """A name for the sample sheets, without folders."""
     plain = _stem(name).replace("/", "_")
-    assert isinstance(taken, dict)
     return plain if plain not in taken else f"{plain}_{len(taken)}"

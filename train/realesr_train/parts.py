@@ -5,6 +5,7 @@ Trap: random weights follow from the seed alone, so that all ranks, and a run th
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +28,26 @@ from realesr_train.steps import Adversarial, Term
 from realesr_train.teacher import make_teacher
 from realesr_train.train_config import PixelKind, TrainConfig
 
+_CHOICES = (
+    'loss.perceptual.weights = "FILE" (torchvision\'s own, or any that holds these layers), fewer '
+    "loss.perceptual.layers, another loss.perceptual.backbone (vgg19, vgg16, squeezenet1_1), or "
+    'loss.perceptual.backbone = "none" to train without'
+)
+Network = TypeVar("Network", bound=nn.Module)
+
 _WORTHWHILE = 1.3  # how much faster a CPU must be in bf16
 _PIXEL_LOSSES: dict[PixelKind, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse, "charbonnier": charbonnier}
 _BACKBONES = {"vgg19": "vgg19", "vgg16": "vgg16", "squeezenet1_1": "squeezenet1.1"}
 """Names of the catalogue."""
 _RRDB_SHAPES = {1: (4, 2), 2: (2, 2), 4: (1, 2), 8: (1, 3)}
 """Scale -> sides of the pixels folded into channels, and doublings."""
+
+
+def placed(network: Network, device: torch.device) -> Network:
+    """The network itself, on the device, in the memory format that convolutions are fastest in."""
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def input_multiple(config: TrainConfig) -> int:
@@ -91,12 +106,10 @@ def make_terms(config: TrainConfig, device: torch.device, reporter: Reporter) ->
     terms = []
     if loss.pixel.weight:
         terms.append(
-            Term(
-                name="pixel", weight=loss.pixel.weight, loss=_PIXEL_LOSSES[loss.pixel.kind], target=loss.pixel.target
-            )
+            Term(name="pixel", weight=loss.pixel.weight, loss=_PIXEL_LOSSES[loss.pixel.kind], target=loss.pixel.target)
         )
     if loss.perceptual.used:
-        features = _features(config, reporter).to(device, memory_format=torch.channels_last)
+        features = placed(_features(config, reporter), device)
         compare = PerceptualLoss(
             features,
             dict(loss.perceptual.layers),
@@ -127,10 +140,7 @@ def _features(config: TrainConfig, reporter: Reporter) -> FeatureNetwork:
     except ModelError as error:
         raise ConfigError(
             f"loss.perceptual: {error.message}",
-            hint='the choices: loss.perceptual.weights = "FILE" (torchvision\'s own, or any that holds the layers asked '
-            'for), another loss.perceptual.backbone (vgg19, vgg16, squeezenet1_1), or loss.perceptual.backbone = "none" '
-            "to train without"
-            + (f"; {error.hint}" if error.hint else ""),
+            hint=_CHOICES + (f"; {error.hint}" if error.hint else ""),
         ) from error
 
 

@@ -1,8 +1,8 @@
 """All that decides a training run, as frozen records: one for each section of the TOML file, checked as they are made.
 
 Light: only the standard library. recipes.py makes them of files, recipes and overrides; the degradation's records are
-in config.py; whether sections fit together, train_checks.py knows. Steps count updates of the weights and begin at 1. A
-size in pixels is one of the clean picture, unless it says otherwise. Switched-off numbers are 0, so that an override can
+in config.py; whether sections fit together, train_checks.py knows. Steps count updates of the weights and begin at 1.
+A size in pixels is one of the clean picture, unless it says otherwise. 0 switches a number off, so that an override can
 switch everything off.
 """
 
@@ -124,7 +124,7 @@ class DataConfig:
     accumulate: int = 1
     """Parts in which a device takes its share of the batch one after the other, to save memory."""
     workers: int = 4
-    """Processes that read pictures for each device; 0: the training process itself."""
+    """Threads that read pictures for each device."""
     prefetch: int = 4
     """Batches that wait ready, 1 to 64."""
     flips: bool = True
@@ -141,7 +141,7 @@ class DataConfig:
             patch_px=(8, 4096),
             batch=(1, 65536),
             accumulate=(1, 4096),
-            workers=(0, 256),
+            workers=(1, 256),
             prefetch=(1, 64),
         )
         if self.batch % self.accumulate:

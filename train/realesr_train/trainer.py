@@ -29,7 +29,7 @@ from realesr_train.feed import Pairs
 from realesr_train.interrupts import Interrupts
 from realesr_train.meter import Meter
 from realesr_train.optim import make_optimizer, set_learning_rate
-from realesr_train.parts import make_discriminator, make_distiller, make_game, make_network, make_terms, rates
+from realesr_train.parts import make_discriminator, make_distiller, make_game, make_network, make_terms, placed, rates
 from realesr_train.run_log import RunLog
 from realesr_train.sheets import sample_path, write_sheet
 from realesr_train.steps import Batch, Update, gan_step, generator_is_due, pixel_step
@@ -60,14 +60,16 @@ class Trainer:
         self.step = 0
         self.best: dict[str, float] = {}
         """Step and values of the best validation, by PSNR on luma."""
+        self.last_metrics: dict[str, float] = {}
+        """Those of the newest one."""
         self._autocast = _AUTOCAST[precision]
-        self._scaler = torch.amp.GradScaler(world.device.type) if precision == "fp16" else None  # type: ignore[attr-defined]
-        generator = make_network(config, reporter).to(world.device, memory_format=torch.channels_last).train()
+        self._scaler = torch.amp.GradScaler(world.device.type) if precision == "fp16" else None
+        generator = placed(make_network(config, reporter), world.device).train()
         self.ema = Ema(generator, config.ema.decay)
         self._generator = self._side(generator, config.optim.lr)
         self._discriminator: _Side | None = None
         if config.is_adversarial:
-            discriminator = make_discriminator(config, reporter).to(world.device, memory_format=torch.channels_last)
+            discriminator = placed(make_discriminator(config, reporter), world.device)
             self._discriminator = self._side(discriminator.train(), config.discriminator.lr)
         self._terms = make_terms(config, world.device, reporter)
         self._game = make_game(config)
@@ -171,9 +173,7 @@ class Trainer:
 
         return [
             Batch(lq=part_lq, gt=part_gt, gt_usm=part_usm, teacher=part_taught)
-            for part_lq, part_gt, part_usm, part_taught in zip(
-                *map(split, (lq, gt, usm, taught)), strict=True
-            )
+            for part_lq, part_gt, part_usm, part_taught in zip(*map(split, (lq, gt, usm, taught)), strict=True)
             if part_lq is not None and part_gt is not None
         ]
 
@@ -198,7 +198,7 @@ class Trainer:
         if row >= self.config.run.max_skipped:
             raise TrainingDiverged(
                 f"{row} steps in a row had no finite gradient; the last checkpoint is from before step {self.step}",
-                hint="lower optim.lr, set optim.clip_norm = 1, or run.precision = \"fp32\"; then run the same command",
+                hint='lower optim.lr, set optim.clip_norm = 1, or run.precision = "fp32"; then run the same command',
             )
 
     def _validate(self, log: RunLog, pairs: Sequence[Pair], folder: Path) -> None:
@@ -209,6 +209,7 @@ class Trainer:
                 write_sheet(sample_path(folder, self.step, pair.name), pair, output)
 
         values = validate(self.ema.network, pairs, on_output=keep)
+        self.last_metrics = values
         if values["psnr_y_db"] > self.best.get("psnr_y_db", float("-inf")):
             self.best = {"step": self.step, **values}
         log.metrics(self.step, _DATASET, values)
@@ -234,7 +235,12 @@ class Trainer:
             groups["discriminator_optimizer"] = optimizer_tensors(self._discriminator.update.optimizer)
         if self._pool is not None:
             groups["pool"] = self._pool.state()
-        facts: dict[str, Any] = {"precision": self.precision, "best": self.best, "skipped": self._skipped}
+        facts: dict[str, Any] = {
+            "precision": self.precision,
+            "best": self.best,
+            "last_metrics": self.last_metrics,
+            "skipped": self._skipped,
+        }
         if self._scaler is not None:
             facts["scaler"] = self._scaler.state_dict()
         return Checkpoint(step=self.step, groups=groups, facts=facts)
@@ -264,7 +270,7 @@ class Trainer:
                 hint="train in a new folder with -o, and take its weights with model.start_from",
             ) from error
         self.step = checkpoint.step
-        self.best = dict(facts["best"])
+        self.best, self.last_metrics = dict(facts["best"]), dict(facts["last_metrics"])
         self._skipped = int(facts["skipped"])
 
 
