@@ -113,29 +113,37 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = fields["message"]
         case "plan" | "doctor":
             text = fields["text"]
-        case "training":
-            start = "" if fields["step"] == 0 else f", going on after step {fields['step']}"
-            many = f" x {fields['devices']}" if fields["devices"] > 1 else ""
-            text = (
-                "{architecture} x{scale} of {parameters:,} weights on {device}{many} in {precision}: {total} steps of "
-                "{batch} pictures{start}\n{pictures} pictures to train on, {validation} to validate on; all goes to {folder}"
-            ).format_map({**fields, "many": many, "start": start})
-        case "step":
-            text = _step_line(fields)
-        case "metrics":
-            named = {"psnr_y_db": "PSNR {:.2f} dB", "ssim_y": "SSIM {:.4f}"}
-            values = [form.format(fields["values"][name]) for name, form in named.items() if name in fields["values"]]
-            text = f"{fields['dataset']} at step {fields['step']}: {', '.join(values)} (luma)"
-        case "checkpoint" if verbose:
-            text = "checkpoint {path} ({size:.1f} MB)".format_map({**fields, "size": fields["bytes"] / 1e6})
-        case "trained":
-            text = "trained {steps} steps: {model}\nuse it: {hint}".format_map(fields)
         case "warning" | "failed":
             hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""
             text = f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
         case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
             text = "{done} done, {skipped} skipped, {failed} failed, {seconds:.1f} s".format_map(fields)
+        case _:
+            text = _training_sentence(event, fields, verbose)
     return text
+
+
+def _training_sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
+    """The same for the events of `realesr train`."""
+    match event:
+        case "training":
+            text = "{architecture} x{scale} of {parameters:,} weights on {device} in {precision}"
+            text += ", {devices} processes" if fields["devices"] > 1 else ""
+            text += ": {total} steps of {batch} pictures"
+            text += ", going on after step {step}" if fields["step"] else ""
+            text += "\n{pictures} pictures to train on, {validation} to validate on; all goes to {folder}"
+            return text.format_map(fields)
+        case "step":
+            return _step_line(fields)
+        case "metrics":
+            named = {"psnr_y_db": "PSNR {:.2f} dB", "ssim_y": "SSIM {:.4f}"}
+            values = [form.format(fields["values"][name]) for name, form in named.items() if name in fields["values"]]
+            return f"{fields['dataset']} at step {fields['step']}: {', '.join(values)} (luma)"
+        case "checkpoint" if verbose:
+            return "checkpoint {path} ({size:.1f} MB)".format_map({**fields, "size": fields["bytes"] / 1e6})
+        case "trained":
+            return "trained {steps} steps: {model}\nuse it: {hint}".format_map(fields)
+    return None
 
 
 def _step_line(fields: dict[str, Any]) -> str:
