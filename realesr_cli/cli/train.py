@@ -69,6 +69,8 @@ def train(
         if check or (devices > 1 and not distributed.is_launched()):
             survey = launch.check_data(stages, run.reporter)
             if check:
+                for stage in stages:
+                    launch.check_parts(stage, run.reporter)
                 run.reporter.emit("plan", text=survey)
                 return
             status = distributed.start_processes(sys.argv[1:], devices)

@@ -23,7 +23,7 @@ from realesr_train.export import export_run, training_facts
 from realesr_train.feed import pairs
 from realesr_train.held_out import Data, open_data
 from realesr_train.interrupts import Interrupts
-from realesr_train.parts import choose_precision
+from realesr_train.parts import choose_precision, make_discriminator, make_distiller, make_network, make_terms
 from realesr_train.recipes import load_config
 from realesr_train.run_log import RunLog
 from realesr_train.tables import dump
@@ -58,6 +58,16 @@ def check_data(stages: Sequence[TrainConfig], reporter: Reporter) -> str:
     return f"{len(stages)} stage{'s' * (len(stages) > 1)}, {steps} steps; pictures: {pictures}"
 
 
+def check_parts(config: TrainConfig, reporter: Reporter) -> None:
+    """Makes all networks of a stage and forgets them. Raises: UsageError, ConfigError, ModelError."""
+    cpu = torch.device("cpu")
+    make_network(config, reporter)
+    if config.is_adversarial:
+        make_discriminator(config, reporter)
+    make_terms(config, cpu, reporter)
+    make_distiller(config, cpu, None, reporter)
+
+
 def train(stages: Sequence[TrainConfig], reporter: Reporter, *, allow_change: bool = False) -> Result:
     """Runs all stages, each from where it stands; `reporter` hears of the first rank only.
 
@@ -67,6 +77,8 @@ def train(stages: Sequence[TrainConfig], reporter: Reporter, *, allow_change: bo
     with distributed.joined(stages[0].run.device) as world:
         reporter = reporter if world.is_main else NULL
         _use_threads(stages[0].run.threads, world)
+        for stage in stages[1:]:  # what it lacks is better known now than in a week
+            check_parts(stage, reporter)
         result = None
         for number, described in enumerate(stages):
             stage = described

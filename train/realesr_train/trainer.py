@@ -124,6 +124,8 @@ class Trainer:
                     with clock.stopped():
                         self._save(log, folder)
                 if stopped and not is_last:
+                    message = f"stopped after step {self.step}; the same command goes on from there"
+                    log.warn(self.step, [("interrupted", message, "")])
                     interrupts.leave()
 
     def _train(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
