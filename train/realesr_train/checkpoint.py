@@ -53,11 +53,19 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep_last: int, keep_every
     with replacing_folder(path) as temporary:
         hashes = {}
         for name, tensors in checkpoint.groups.items():
+            if not tensors:
+                continue  # the library cannot write a file of none
             data = safetensors_bytes({key: tensor.detach().cpu() for key, tensor in tensors.items()}, {})
             hashes[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
             (temporary / f"{name}.safetensors").write_bytes(data)
             sizes += len(data)
-        facts = {"version": VERSION, "step": checkpoint.step, "sha256": hashes, "facts": dict(checkpoint.facts)}
+        facts = {
+            "version": VERSION,
+            "step": checkpoint.step,
+            "groups": list(checkpoint.groups),
+            "sha256": hashes,
+            "facts": dict(checkpoint.facts),
+        }
         text = json.dumps(facts, indent=2, sort_keys=True)
         (temporary / _FACTS).write_text(text, encoding="utf-8")
         sizes += len(text)
@@ -88,7 +96,7 @@ def load(folder: Path) -> Checkpoint:
         state = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         if state["version"] != VERSION:
             raise CorruptWeights(f"{folder} was written by another version of realesr", path=folder)
-        groups = {}
+        groups: dict[str, Tensors] = {name: {} for name in state["groups"]}
         for name, expected in state["sha256"].items():
             data = (folder / name).read_bytes()
             if hashlib.sha256(data).hexdigest() != expected:

@@ -24,8 +24,8 @@ def check(config: TrainConfig) -> None:
 
     Raises: ConfigError naming the key, the cause and the cure.
     """
-    _check_sizes(config)
     _check_network(config)
+    _check_sizes(config)
     if config.is_adversarial:
         _check_discriminator(config)
     steps, schedule = config.run.steps, config.schedule

@@ -164,11 +164,13 @@ class OptimConfig:
     """How gradients become new weights; the discriminator has a rate of its own."""
 
     name: Literal["adam", "adamw"] = "adam"
+    """adamw: the weight decay is apart from the gradient."""
     lr: float = 1e-4
     """Learning rate of the generator, before the schedule."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the averages of the gradient and of its square, for both networks."""
     weight_decay: float = 0.0
+    """Pull of the weights towards 0, for both networks."""
     clip_norm: float = 0.0
     """Gradients with a larger norm are scaled down to it; 0: never."""
 
@@ -183,6 +185,7 @@ class ScheduleConfig:
     """How the learning rates change with the step; both follow the same curve."""
 
     kind: Literal["constant", "multistep", "cosine"] = "constant"
+    """multistep: falls at milestones; cosine: falls along half a cosine from the first to the last step."""
     milestones: tuple[int, ...] = ()
     """multistep: steps after which the rate is multiplied by `gamma`."""
     gamma: float = 0.5
@@ -207,6 +210,7 @@ class PixelLossConfig:
     weight: float = 1.0
     """0: not used."""
     kind: PixelKind = "l1"
+    """l1: absolute; mse: squared; charbonnier: absolute, smooth at 0."""
     target: Target = "gt"
     """gt: the clean picture; gt_usm: the same, sharpened; teacher: the output of `[loss.distill]`'s network."""
 
@@ -229,9 +233,11 @@ class PerceptualLossConfig:
     layers: tuple[tuple[str, float], ...] = REAL_ESRGAN_LAYERS
     """Pairs of a layer and its weight; conv3_4 is before the activation, relu3_4 after it; fire2 ... in SqueezeNet."""
     distance: Literal["l1", "mse"] = "l1"
+    """Between features: absolute or squared."""
     style_weight: float = 0.0
     """Weight of the Gram matrices beside the features; 0: not used."""
     target: Target = "gt"
+    """As that of the pixel loss."""
 
     def __post_init__(self) -> None:
         _check(self, weight=(0, 1e6), style_weight=(0, 1e9))
@@ -250,6 +256,7 @@ class AdversarialLossConfig:
     weight: float = 0.0
     """For the generator; 0: no discriminator at all."""
     kind: Literal["vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"] = "vanilla"
+    """vanilla: cross entropy of the logits, as in Real-ESRGAN."""
     target: Target = "gt"
     """What the discriminator sees as real."""
     relativistic: bool = False
@@ -278,6 +285,7 @@ class DistillLossConfig:
     weight: float = 0.0
     """0: not used; the teacher's output can still be the target of another loss."""
     kind: PixelKind = "l1"
+    """As that of the pixel loss."""
     teacher: str = ""
     """A file, or a name of `realesr models list`; of the same scale."""
     second: str = ""
