@@ -1,6 +1,7 @@
 """`realesr train`: from a folder of pictures to a model file."""
 
 import json as json_text
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -43,44 +44,46 @@ def train(
     """Train a network. The same command, given again after anything, goes on from the last checkpoint; the model is
     model.safetensors in the run folder, for `realesr image -m`.
     """
-    with running("train", json=json, quiet=quiet, verbose=verbose, config=config, recipe=recipe, output=output) as run:
-        from realesr_train import recipes
+    from realesr_train import processes, recipes
 
+    supervises = devices > 1 and not check and not list_recipes and not processes.is_launched()
+    talks = processes.is_main() and not supervises
+    with running(
+        "train", json=json and talks, quiet=quiet or not talks, verbose=verbose, config=config, recipe=recipe
+    ) as run:
         if list_recipes:
             for one in recipes.list_recipes():
                 run.reporter.emit("plan", name=one.name, about=one.about, text=f"{one.name:18} {one.about}")
             return
-        if (config is None) == (recipe is None):
-            raise UsageError("say what to train: --config FILE or --recipe NAME", hint="--list-recipes shows them")
         if devices < 1:
             raise UsageError(f"--devices {devices} must be at least 1")
+        if supervises:
+            raise typer.Exit(processes.start_processes(sys.argv[1:], devices))
+        if (config is None) == (recipe is None):
+            raise UsageError("say what to train: --config FILE or --recipe NAME", hint="--list-recipes shows them")
         overrides = list(set_ or [])
         # what flags say is relative to the current folder, what the file says to the file
-        if data:
-            overrides.append(f"data.folders={json_text.dumps([str(path.absolute()) for path in data])}")
-        if output is not None:
-            overrides.append(f"run.folder={json_text.dumps(str(output.absolute()))}")
-        if device is not None:
-            overrides.append(f"run.device={json_text.dumps(device)}")
+        for key, value in (
+            ("data.folders", [str(path.absolute()) for path in data] if data else None),
+            ("run.folder", None if output is None else str(output.absolute())),
+            ("run.device", device),
+        ):
+            if value is not None:
+                overrides.append(f"{key}={json_text.dumps(value)}")
         stages = recipes.load_stages(recipes.find_recipe(recipe) if recipe else Path(config or ""), overrides)
 
-        from realesr_train import distributed, launch
+        from realesr_train import launch
 
-        if check or (devices > 1 and not distributed.is_launched()):
-            survey = launch.check_data(stages, run.reporter)
-            if check:
-                for stage in stages:
-                    launch.check_parts(stage, run.reporter)
-                run.reporter.emit("plan", text=survey)
-                return
-            status = distributed.start_processes(sys.argv[1:], devices)
-            raise typer.Exit(status)
+        if check:
+            run.reporter.emit("plan", text=launch.check_data(stages, run.reporter))
+            return
         result = launch.train(stages, run.reporter, allow_change=allow_change)
-        run.summary["done"] += 1
-        run.reporter.emit(
-            "trained",
-            model=str(result.model),
-            steps=result.steps,
-            best=result.best,
-            hint=f"realesr image PICTURE -m {result.model}",
-        )
+        if processes.is_main():
+            run.summary["done"] += 1
+            run.reporter.emit(
+                "trained",
+                model=str(result.model),
+                steps=result.steps,
+                best=result.best,
+                hint=f"realesr image PICTURE -m {shlex.quote(str(result.model))}",
+            )

@@ -53,6 +53,8 @@ def run_folder(stages: Sequence[TrainConfig]) -> Path:
 def check_data(stages: Sequence[TrainConfig], reporter: Reporter) -> str:
     """Looks at all data of a run and says in one line what there is. Raises: InputError, ConfigError."""
     data = [open_data(config, reporter) for config in stages]
+    for config in stages:
+        check_parts(config, reporter)
     pictures = ", ".join(sorted({f"{len(one.source)} to train on, {len(one.pairs)} to validate on" for one in data}))
     steps = sum(config.run.steps for config in stages)
     return f"{len(stages)} stage{'s' * (len(stages) > 1)}, {steps} steps; pictures: {pictures}"

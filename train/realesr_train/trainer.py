@@ -66,11 +66,11 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(world.device.type) if precision == "fp16" else None
         generator = placed(make_network(config, reporter), world.device).train()
         self.ema = Ema(generator, config.ema.decay)
-        self._generator = self._side(generator, config.optim.lr)
+        self._generator = self._side(generator, config.optim.lr, always_alike=True)
         self._discriminator: _Side | None = None
         if config.is_adversarial:
             discriminator = placed(make_discriminator(config, reporter), world.device)
-            self._discriminator = self._side(discriminator.train(), config.discriminator.lr)
+            self._discriminator = self._side(discriminator.train(), config.discriminator.lr, always_alike=False)
         self._terms = make_terms(config, world.device, reporter)
         self._game = make_game(config)
         self._teacher = make_distiller(config, world.device, self._autocast, reporter)
@@ -80,7 +80,7 @@ class Trainer:
         self._meter = Meter(world.device)
         self._skipped = 0
 
-    def _side(self, network: nn.Module, rate: float) -> _Side:
+    def _side(self, network: nn.Module, rate: float, *, always_alike: bool) -> _Side:
         optim = self.config.optim
         optimizer = make_optimizer(
             network.parameters(),
@@ -90,7 +90,7 @@ class Trainer:
             weight_decay=optim.weight_decay,
         )
         update = Update(optimizer=optimizer, clip_norm=optim.clip_norm or None, scaler=self._scaler)
-        return _Side(network, wrap(network, self.world), update)
+        return _Side(network, wrap(network, self.world, always_alike=always_alike), update)
 
     def run(
         self, feed: Iterator[Pairs], pairs: Sequence[Pair], folder: Path, log: RunLog | None, interrupts: Interrupts
