@@ -49,6 +49,8 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep_last: int, keep_every
     """
     folder = run_folder / "checkpoints"
     path = folder / f"step-{checkpoint.step:08d}"
+    for begun in folder.glob(".step-*"):  # by a process that was killed: there is one writer at a time
+        shutil.rmtree(begun, ignore_errors=True)
     sizes = 0
     with replacing_folder(path) as temporary:
         hashes = {}

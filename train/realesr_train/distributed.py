@@ -68,8 +68,9 @@ def joined(device: str) -> Iterator[World]:
 def wrap(network: nn.Module, world: World, *, always_alike: bool) -> nn.Module:
     """The network, its gradients averaged over all ranks in backward passes; alone it stays as it is.
 
-    `always_alike`: every pass is with the same trained parameters. Trap: said of a discriminator, which is frozen while
-    the generator learns, it makes torch leave some gradients of the first layers unaveraged, without a word.
+    `always_alike`: each backward pass exchanges the same gradients. Traps: said of a discriminator, which is frozen
+    while the generator learns, it makes torch leave gradients of some layers unaveraged, without a word; with several
+    micro-batches, of which only the last exchanges, torch 2.13 fails.
     Buffers are left alone in forward: those of spectral normalisation are the same on all ranks anyway.
     """
     if world.size == 1:
@@ -82,18 +83,25 @@ def wrap(network: nn.Module, world: World, *, always_alike: bool) -> nn.Module:
     return DistributedDataParallel(network, static_graph=always_alike, gradient_as_bucket_view=True, **options)
 
 
-def share(tensor: Tensor, world: World) -> Tensor:
-    """This rank's part of the first axis of a tensor that all ranks hold."""
-    return tensor if world.size == 1 else tensor.chunk(world.size)[world.rank]
+def share(tensor: Tensor, world: World, parts: int) -> Tensor:
+    """This rank's pictures of a whole step's: its share of each of the `parts` micro-batches, one after the other.
 
-
-def gather(tensor: Tensor, world: World) -> Tensor:
-    """The tensors of all ranks, of one shape, along the first axis in the order of ranks."""
+    So a micro-batch, all ranks together, is the same pictures for any number of ranks, as sampler.py numbers them.
+    """
     if world.size == 1:
         return tensor
-    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world.size)]
-    torch.distributed.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    tensor = tensor.contiguous()
+    return tensor.view(parts, world.size, -1, *tensor.shape[1:])[:, world.rank].flatten(0, 1)
+
+
+def gather(tensor: Tensor, world: World, parts: int) -> Tensor:
+    """A whole step's pictures of the ranks' shares, which have one shape: what `share` undoes."""
+    if world.size == 1:
+        return tensor
+    tensor = tensor.contiguous()
+    shares = [torch.empty_like(tensor) for _ in range(world.size)]
+    torch.distributed.all_gather(shares, tensor)
+    return torch.stack([one.view(parts, -1, *one.shape[1:]) for one in shares], 1).flatten(0, 2)
 
 
 def mean(values: Tensor, world: World) -> Tensor:

@@ -23,13 +23,16 @@ Pairs = tuple[Tensor, Tensor]
 
 
 def pairs(config: TrainConfig, pictures: Iterator[Mapping[str, Tensor]], device: torch.device) -> Iterator[Pairs]:
-    """The pairs of each batch of `pictures`, as data/loading.py gives them, made while the caller trains on the last.
+    """The pairs of each step, made of `data.accumulate` batches of `pictures`, as data/loading.py gives them, while the
+    caller trains on those of the last.
 
     On a GPU by a stream of its own, on a CPU by a thread. Close it: it ends the thread, and `pictures`.
     """
 
     def make() -> Pairs:
-        return make_pairs(config, next(pictures), device)
+        rows = [next(pictures) for _ in range(config.data.accumulate)]
+        batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0]} if len(rows) > 1 else rows[0]
+        return make_pairs(config, batch, device)
 
     with closing(pictures):  # type: ignore[type-var]
         yield from _on_stream(make, device) if device.type == "cuda" else _in_thread(make)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realesr_cli.errors import UnsupportedInput
+from realesr_cli.errors import ConfigError, UnsupportedInput
 from realesr_cli.reporting import Reporter
 from realesr_train.data.folder import Picture, decode, file_bytes, named_pictures
 from realesr_train.data.packed import SUFFIX
@@ -39,6 +39,8 @@ def open_data(config: TrainConfig, reporter: Reporter) -> Data:
     Raises: UnreadableInput, UnsupportedInput, ConfigError (nothing usable; pairs that do not fit together).
     """
     data, wanted = config.data, config.validation
+    if not data.folders:
+        raise ConfigError("data.folders is empty", hint="name folders of pictures there, or give --data DIR")
     hr_places, lr_places = list(data.folders), list(data.lr_folders)
     pairs: tuple[Pair, ...] = ()
     if not wanted.every:

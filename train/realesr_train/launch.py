@@ -136,8 +136,9 @@ def _run(trainer: Trainer, data: Data, folder: Path, reporter: Reporter) -> None
         batch=config.data.batch,
         rank=world.rank,
         world=world.size,
+        accumulate=config.data.accumulate,
         workers=config.data.workers,
-        depth=config.data.prefetch,
+        depth=config.data.prefetch * config.data.accumulate,
     )
     with ExitStack() as stack:
         log = None

@@ -126,7 +126,7 @@ class DataConfig:
     workers: int = 4
     """Threads that read pictures for each device."""
     prefetch: int = 4
-    """Batches that wait ready, 1 to 64."""
+    """Steps whose pictures are read ahead, 1 to 64."""
     flips: bool = True
     """Mirror half of the crops left to right."""
     rotations: bool = False

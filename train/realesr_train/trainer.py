@@ -66,7 +66,7 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(world.device.type) if precision == "fp16" else None
         generator = placed(make_network(config, reporter), world.device).train()
         self.ema = Ema(generator, config.ema.decay)
-        self._generator = self._side(generator, config.optim.lr, always_alike=True)
+        self._generator = self._side(generator, config.optim.lr, always_alike=config.data.accumulate == 1)
         self._discriminator: _Side | None = None
         if config.is_adversarial:
             discriminator = placed(make_discriminator(config, reporter), world.device)
@@ -159,14 +159,13 @@ class Trainer:
 
         Source: training_spec sections 5 (step 11), 6 and 10.
         """
+        parts = self.config.data.accumulate
         if self._pool is not None:
-            lq, gt = self._pool.exchange(
-                gather(lq, self.world), gather(gt, self.world), seed=self.config.run.seed, step=self.step
-            )
-            lq, gt = share(lq, self.world), share(gt, self.world)
+            lq, gt = (gather(one, self.world, parts) for one in (lq, gt))
+            lq, gt = self._pool.exchange(lq, gt, seed=self.config.run.seed, step=self.step)
+            lq, gt = (share(one, self.world, parts) for one in (lq, gt))
         usm = sharpen(gt) if "gt_usm" in self.config.loss.targets() else None
         taught = self._teacher(lq) if self._teacher is not None else None
-        parts = self.config.data.accumulate
 
         def split(tensor: Tensor | None) -> Sequence[Tensor | None]:
             if tensor is None:
