@@ -84,7 +84,9 @@ def test_rows_and_events_of_the_future_go_when_a_run_goes_on_from_a_checkpoint(t
     assert all(record["event"] == "step" and record["v"] == 1 for record in records)
 
 
-@pytest.mark.parametrize("torn", ["40,0.0002,8", "40", "40,0.0002,80,0.01,0.1,512,0,0.5", "\0\0\0\0\n", "4,x\n"])
+@pytest.mark.parametrize(
+    "torn", ["40,0.0002,8", "40", "40,0.0002,80,0.01,0.1,512,0,0.5", "40,0.0002,80\n", "\0\0\0\0\n", "4,x\n"]
+)
 def test_a_torn_last_line_is_dropped(tmp_path: Path, torn: str) -> None:
     _run(tmp_path, [10, 20, 30])
     before = (tmp_path / "log.csv").read_text()
@@ -291,6 +293,16 @@ def _codes(history: Mapping[str, Series]) -> list[str]:
 )
 def test_colour_drift_is_a_shift_that_stays(shifts: tuple[float, ...], is_drift: bool) -> None:
     history = _metric("shift_g_levels", shifts) | _metric("shift_r_levels", [0.1] * len(shifts))
+    assert _codes(history) == (["colour_drift"] if is_drift else [])
+
+
+@pytest.mark.parametrize(
+    ("shift", "of_input", "is_drift"),
+    [(-4.0, -3.0, False), (0.5, -3.0, False), (-1.0, -3.0, False), (-5.5, -3.0, True), (2.5, -3.0, True)],
+)
+def test_a_shift_of_the_input_itself_is_no_drift(shift: float, of_input: float, is_drift: bool) -> None:
+    history = _metric("shift_r_levels", [shift] * 3)
+    history["metric.bicubic.shift_r_levels"] = Series([0], [of_input])
     assert _codes(history) == (["colour_drift"] if is_drift else [])
 
 

@@ -25,6 +25,10 @@ _LN2_TOLERANCE = 0.01
 _FLAT_GRADIENT = 0.01
 
 
+BASELINE = "bicubic"
+"""The data set under which the scores of bicubic interpolation are logged."""
+
+
 class Alarm(NamedTuple):
     """Fields of a `warning` event."""
 
@@ -49,12 +53,21 @@ def alarms(history: Mapping[str, Series], *, dataset: str = "validation", pixel_
 
 
 def _colour_drift(history: Mapping[str, Series], dataset: str) -> Alarm | None:
-    """A channel's mean lies off the true one by more than `_DRIFT_LEVELS`, to one side, validation after validation."""
+    """A channel's mean is off by more than `_DRIFT_LEVELS`, to one side, validation after validation.
+
+    Off the true picture's and off that of the enlarged input, if the log has it: noise that is clipped at black and
+    white shifts the input itself, and neither passing that on nor undoing it is drift.
+    """
     worst = ("", 0.0)
     for channel in ("red", "green", "blue"):
-        shifts = _last(history, f"metric.{dataset}.shift_{channel[0]}_levels", _DRIFT_VALIDATIONS)
-        if shifts and (min(shifts) > _DRIFT_LEVELS or max(shifts) < -_DRIFT_LEVELS) and abs(shifts[-1]) > abs(worst[1]):
-            worst = (channel, shifts[-1])
+        key = f"shift_{channel[0]}_levels"
+        of_input = history.get(f"metric.{BASELINE}.{key}", Series([0], [0.0])).values[-1]
+        shifts = _last(history, f"metric.{dataset}.{key}", _DRIFT_VALIDATIONS)
+        low, high = min(0.0, of_input), max(0.0, of_input)
+        drifts = [max(shift - high, 0.0) + min(shift - low, 0.0) for shift in shifts or ()]
+        drifted = drifts and (min(drifts) > _DRIFT_LEVELS or max(drifts) < -_DRIFT_LEVELS)
+        if drifted and abs(drifts[-1]) > abs(worst[1]):
+            worst = (channel, drifts[-1])
     if not worst[0]:
         return None
     return Alarm(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr_cli.image_io import Image, write_image
+from realesr_train.alarms import BASELINE
 from realesr_train.run_log import Series, read_log
 
 Pixels = NDArray[np.uint8]
@@ -54,7 +55,7 @@ def draw_curves(log: Path, target: Path) -> None:
 
 def curves_picture(history: Mapping[str, Series]) -> Pixels:
     """(900, 1400, 3) uint8 RGB with a panel each for losses (logarithmic; pale as logged, dark smoothed), learning
-    rate, PSNR and SSIM. Columns of the data set "bicubic" are levels to compare with: one dashed line."""
+    rate, PSNR and SSIM. Columns of the data set "bicubic" are levels to compare with: one dashed line each."""
     losses = {
         name.removeprefix("loss."): series
         for name, series in history.items()
@@ -111,9 +112,9 @@ def _draw(canvas: Pixels, panel: _Panel, last_step: int) -> None:
         _text(canvas, _short(step), (x, bottom + 18), centred=True)
     inside = canvas[top:bottom, _MARGIN_LEFT:right]
     for colour, (name, (steps, values)) in zip(_cycle(len(curves)), curves.items(), strict=True):
-        if name.startswith("bicubic "):
+        if name.startswith(f"{BASELINE} "):
             _dashed(inside, round((high - values[-1]) * up), colour)
-        elif panel.smooth and len(values) >= 2 * _SMOOTHED_OVER:
+        elif panel.smooth and len(values) >= 40:
             _line(inside, steps * across, (high - values) * up, _paler(colour), width=1)
             _line(inside, steps * across, (high - _smoothed(values)) * up, colour, width=2)
         else:
@@ -151,22 +152,32 @@ def _axis(columns: Sequence[NDArray[np.float64]], logarithmic: bool) -> tuple[li
     """Ticks with their labels, and the ends of the axis. A few outliers of a long curve may lie outside."""
     low = min(float(np.quantile(values, 0.002)) for values in columns)
     high = max(float(np.quantile(values, 0.998)) for values in columns)
-    least = 0.1 if logarithmic else max(abs(high), 1e-12) * 1e-3
-    pad = max(0.04 * (high - low), (least - (high - low)) / 2)
+    if high - low <= 1e-9 * abs(high):
+        low, high = (low - 0.3, high + 0.3) if logarithmic else (low - abs(low) / 2 - 1e-12, high + abs(high) / 2)
+    pad = 0.05 * (high - low)
     low, high = low - pad, high + pad
     if not logarithmic:
-        values = _round_steps(low, high, 6)
-        digits = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9)) if len(values) > 1 else 3
-        if digits <= 3:
-            return [(value, format(value, f".{digits}f")) for value in values], low, high
-        return [(value, re.sub(r"e-0?", "e-", f"{value:.1e}") if value else "0") for value in values], low, high
-    for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        return _labelled(_round_steps(low, high, 6)), low, high
+    for mantissas in ((1,), (1, 3), (1, 2, 5)):
         powers = range(math.floor(low), math.ceil(high) + 1)
         ticks = [(power + math.log10(m), f"{m * 10.0**power:.3g}") for power in powers for m in mantissas]
         ticks = [tick for tick in ticks if low <= tick[0] <= high]
         if len(ticks) >= 4:
-            break
-    return ticks, low, high
+            return ticks, low, high
+    round_values = [value for value in _round_steps(10**low, 10**high, 6) if value > 0]
+    return [(math.log10(value), label) for value, label in _labelled(round_values)], low, high
+
+
+def _labelled(values: list[float]) -> list[tuple[float, str]]:
+    """Each of evenly spaced numbers with as many digits as tell it from its neighbours."""
+    if len(values) < 2:
+        return [(value, f"{value:.3g}") for value in values]
+    digits = -math.floor(math.log10(values[1] - values[0]) + 1e-9)
+    if digits <= 4:
+        return [(value, format(value, f".{max(0, digits)}f")) for value in values]
+    largest = max(abs(value) for value in values)
+    significant = max(0, math.floor(math.log10(largest) + 1e-9) + digits)
+    return [(v, re.sub(r"e-0?", "e-", f"{v:.{significant}e}") if abs(v) > largest / 1e6 else "0") for v in values]
 
 
 def _round_steps(low: float, high: float, count: int) -> list[float]:
@@ -186,10 +197,11 @@ def _short(step: float) -> str:
 
 
 def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Running mean over `_SMOOTHED_OVER` values to each side, fewer at the ends."""
+    """Running mean over `_SMOOTHED_OVER` values to each side, less for a short curve, fewer at the ends."""
+    reach = min(_SMOOTHED_OVER, len(values) // 20)
     sums = np.concatenate(([0.0], np.cumsum(values)))
     index = np.arange(len(values))
-    first, stop = np.maximum(index - _SMOOTHED_OVER, 0), np.minimum(index + _SMOOTHED_OVER + 1, len(values))
+    first, stop = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
     means: NDArray[np.float64] = (sums[stop] - sums[first]) / (stop - first)
     return means
 

@@ -88,8 +88,8 @@ def bilinear_start(network: SRVGGNetCompact, *, generator: torch.Generator | Non
 
     The first channels carry the picture through the stack, and the last convolution turns it into bilinear minus
     nearest interpolation; nearest is what the network adds. The other channels pass on random features, of which the
-    last convolution makes nothing yet: it learns to first, and they from the next step on. So a plain stack escapes the
-    start at which it would stay for hundreds of steps, a residual of zero (docs/performance.md compares starts).
+    last convolution makes nothing yet: it learns to first, and they from the next step on. With torch's initialisation
+    a plain stack stays at a residual of zero for hundreds of steps.
 
     Within half an input pixel of the border the result is darker, because convolutions see black outside.
 
@@ -109,6 +109,8 @@ def bilinear_start(network: SRVGGNetCompact, *, generator: torch.Generator | Non
     for convolution in body:
         _fill_normal(convolution.weight[channels:], 0.2, generator)
         convolution.weight[every, every, 1, 1] += 1
+    # zero elsewhere: with 0.2 of He's weights there, the loss after 400 steps (width 32, depth 8, x4, two seeds) was
+    # 0.92 of that of nearest interpolation instead of 0.83; bilinear has 0.94
     phases = _bilinear_minus_nearest(network.scale).to(last.weight)
     for channel in range(channels):
         last.weight[channel * len(phases) : (channel + 1) * len(phases), channel] = phases
@@ -117,7 +119,7 @@ def bilinear_start(network: SRVGGNetCompact, *, generator: torch.Generator | Non
 def _fill_normal(weight: Tensor, gain: float, generator: torch.Generator | None) -> None:
     """Normal numbers of the standard deviation gain * sqrt(2 / inputs), drawn on the CPU. Source: He et al. (2015)."""
     drawn = torch.randn(weight.shape, generator=generator)
-    weight.copy_(drawn * gain * math.sqrt(2 / weight[0].numel()))
+    weight.copy_(drawn * gain * math.sqrt(2 / weight.shape[1:].numel()))
 
 
 def _bilinear_minus_nearest(scale: int) -> Tensor:
