@@ -110,6 +110,61 @@ def lr(
         )
 
 
+@app.command()
+def prepare(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Folders, lists (.txt) or picture files.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The pack: a file NAME.pack.")],
+    crop: Annotated[int | None, typer.Option("--crop", min=1, help="Side of crops; default: whole pictures.")] = None,
+    stride: Annotated[int | None, typer.Option("--stride", help="From crop to crop; default: half a crop.")] = None,
+    multi_scale: Annotated[bool, typer.Option("--multi-scale", help="Add reduced copies, as published.")] = False,
+    encoded: Annotated[bool, typer.Option("--encoded", help="Keep the files' bytes: smaller, but slower.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pack pictures into one file for fast training: their pixels, or with --encoded the files as they are."""
+    with running("data prepare", json=json, quiet=quiet, verbose=verbose, crop=crop, stride=stride) as run:
+        from realesr_train.data import prepare as engine
+
+        run.summary["done"] = engine.prepare(
+            inputs,
+            output,
+            crop_px=crop,
+            stride_px=stride,
+            multi_scale=multi_scale,
+            encoded=encoded,
+            overwrite=overwrite,
+            reporter=run.reporter,
+            fail=_counting(run, alone=False),
+        )
+
+
+@app.command()
+def check(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Folders, lists (.txt), packs or files.")],
+    pairs: Annotated[
+        list[Path] | None, typer.Option("--pairs", help="Their reduced pictures, with the same names.")
+    ] = None,
+    scale: Scale = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read every picture of a data set, and say which cannot be used for training."""
+    with running("data check", json=json, quiet=quiet, verbose=verbose, scale=scale) as run:
+        from realesr_train.config import TrainConfig
+        from realesr_train.data import prepare as engine
+
+        run.summary["done"] = engine.check(
+            inputs,
+            pairs or [],
+            scale=TrainConfig(scale=4 if scale is None else scale).scale,
+            reporter=run.reporter,
+            fail=_counting(run, alone=False),
+        )
+
+
 def _counting(run: Run, *, alone: bool) -> Callable[[int, Path, RealesrError], None]:
     """One input decides the exit status by its own error; of several, status 1 says that some failed."""
 
