@@ -127,7 +127,8 @@ def _training_sentence(event: str, fields: dict[str, Any], verbose: bool) -> str
     """The same for the events of `realesr train`."""
     match event:
         case "training":
-            text = "{architecture} x{scale} of {parameters:,} weights on {device} in {precision}"
+            text = "stage {stage} of {stages}: " if fields["stages"] > 1 else ""
+            text += "{architecture} x{scale} of {parameters:,} weights on {device} in {precision}"
             text += ", {devices} processes" if fields["devices"] > 1 else ""
             text += ": {total} steps of {batch} pictures"
             text += ", going on after step {step}" if fields["step"] else ""

@@ -153,13 +153,13 @@ def check(
 ) -> None:
     """Read every picture of a data set, and say which cannot be used for training."""
     with running("data check", json=json, quiet=quiet, verbose=verbose, scale=scale) as run:
-        from realesr_train.config import TrainConfig
         from realesr_train.data import prepare as engine
+        from realesr_train.train_config import check_scale
 
         run.summary["done"] = engine.check(
             inputs,
             pairs or [],
-            scale=TrainConfig(scale=4 if scale is None else scale).scale,
+            scale=check_scale(4 if scale is None else scale),
             reporter=run.reporter,
             fail=_counting(run, alone=False),
         )

@@ -15,7 +15,7 @@ from realesr_cli.errors import UsageError
 
 def train(
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file that describes the run (docs/training.md).")
+        Path | None, typer.Option("--config", help="TOML file of the run; its `base` may name a recipe.")
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="A built-in configuration, instead of a file.")] = None,
     list_recipes: Annotated[bool, typer.Option("--list-recipes", help="Show the recipes, and stop.")] = False,

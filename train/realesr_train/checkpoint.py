@@ -68,7 +68,7 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep_last: int, keep_every
             "sha256": hashes,
             "facts": dict(checkpoint.facts),
         }
-        text = json.dumps(facts, indent=2, sort_keys=True)
+        text = json.dumps(facts, indent=2)
         (temporary / _FACTS).write_text(text, encoding="utf-8")
         sizes += len(text)
     with replacing(folder / "latest") as file:

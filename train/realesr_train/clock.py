@@ -1,8 +1,11 @@
-"""Where the time of a step goes."""
+"""Where the time of a step goes, and how much memory it took."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import torch
 
 
 class Clock:
@@ -34,3 +37,15 @@ class Clock:
         result = (now - self._start) / steps, self._waited / steps
         self._start, self._waited, self._steps = now, 0.0, 0
         return result
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most that was in use: of the GPU's memory, or of the process's; 0 where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -56,9 +56,13 @@ def open_data(config: TrainConfig, reporter: Reporter) -> Data:
         chosen = _chosen(files, wanted.held_out)
         others = [one for one in files if one not in chosen]
         lr = named_pictures(lr_places) if lr_places else None
+        if lr is not None and len({path.name for path, _ in files}) < len(files):
+            # the others will be named one by one, which tells nothing of their folders
+            reporter.emit("note", message="no validation: names repeat in sub-folders; name validation.folders")
+            chosen, others = [], []
         pairs = _read_pairs(config, chosen, lr, reporter)
         hr_places = [*packs, *(path for path, _ in others)] if others else hr_places
-        if lr is not None:
+        if lr is not None and chosen:
             kept = {_stem(name) for _, name in chosen}
             lr_places = [path for path, name in lr if _stem(name) not in kept]
     source: Source

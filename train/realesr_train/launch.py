@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from realesr_cli.atomic import output_error, replacing
-from realesr_cli.errors import ConfigError, CorruptWeights, UsageError
+from realesr_cli.device import keep_freed_memory
+from realesr_cli.errors import ConfigError, RealesrError, UsageError
 from realesr_cli.models.architectures import load_model
 from realesr_cli.reporting import NULL, Reporter
 from realesr_train import checkpoint, distributed
@@ -78,33 +79,39 @@ def train(stages: Sequence[TrainConfig], reporter: Reporter, *, allow_change: bo
     folder = run_folder(stages)
     with distributed.joined(stages[0].run.device) as world:
         reporter = reporter if world.is_main else NULL
-        _use_threads(stages[0].run.threads, world)
+        _prepare(stages[0].run.threads, world)
+        for stage in stages:
+            _check_share(stage, world)
         for stage in stages[1:]:  # what it lacks is better known now than in a week
             check_parts(stage, reporter)
+            if (stage.data, stage.validation) != (stages[0].data, stages[0].validation):
+                open_data(stage, reporter)
         result = None
         for number, described in enumerate(stages):
             stage = described
             place = folder if len(stages) == 1 else folder / f"stage{number + 1}"
             if result is not None and not stage.model.start_from:
                 stage = replace(stage, model=replace(stage.model, start_from=str(result.model.resolve())))
-            if len(stages) > 1:
-                reporter.emit("note", message=f"stage {number + 1} of {len(stages)} in {place}")
-            result = _train_stage(stage, place, world, reporter, allow_change=allow_change)
+            counted = (number + 1, len(stages))
+            result = _train_stage(stage, place, world, reporter, stage=counted, allow_change=allow_change)
         assert result is not None
         if len(stages) > 1 and world.is_main:
             with replacing(folder / MODEL) as temporary:
                 temporary.write_bytes(result.model.read_bytes())
             result = replace(result, model=folder / MODEL)
-        return result
+        return replace(result, steps=sum(stage.run.steps for stage in stages))
 
 
-def _train_stage(config: TrainConfig, folder: Path, world: World, reporter: Reporter, *, allow_change: bool) -> Result:
+def _train_stage(
+    config: TrainConfig,
+    folder: Path,
+    world: World,
+    reporter: Reporter,
+    *,
+    stage: tuple[int, int],
+    allow_change: bool,
+) -> Result:
     config = replace(config, run=replace(config.run, folder=folder))
-    if config.data.batch % (world.size * config.data.accumulate):
-        raise ConfigError(
-            f"data.batch = {config.data.batch} does not divide among {world.size} devices "
-            f"in {config.data.accumulate} parts"
-        )
     _agree(config, folder, reporter, allow_change=allow_change)
     found = checkpoint.latest(folder, reporter)
     if found is not None and found.step >= config.run.steps and (folder / MODEL).is_file():
@@ -119,7 +126,7 @@ def _train_stage(config: TrainConfig, folder: Path, world: World, reporter: Repo
         trainer.load_state(found)
     if world.is_main:
         _write_config(config, folder)
-        _announce(trainer, data, folder, reporter)
+        _announce(trainer, data, folder, stage, reporter)
     _run(trainer, data, folder, reporter)
     distributed.barrier(world)
     if world.is_main:
@@ -143,9 +150,21 @@ def _run(trainer: Trainer, data: Data, folder: Path, reporter: Reporter) -> None
     with ExitStack() as stack:
         log = None
         if world.is_main:
-            log = stack.enter_context(RunLog(folder, reporter, resume_step=trainer.step))
+            log = stack.enter_context(
+                RunLog(folder, reporter, resume_step=trainer.step, tensorboard=config.run.tensorboard)
+            )
         interrupts = stack.enter_context(Interrupts(is_main=world.is_main))
         trainer.run(pairs(config, pictures, world.device), data.pairs, folder, log, interrupts)
+
+
+def _check_share(config: TrainConfig, world: World) -> None:
+    """Raises: ConfigError."""
+    data = config.data
+    if data.batch % (world.size * data.accumulate):
+        raise ConfigError(
+            f"data.batch = {data.batch} does not divide among {world.size} devices in {data.accumulate} parts each",
+            hint="change data.batch, data.accumulate or the number of devices",
+        )
 
 
 def _agree(config: TrainConfig, folder: Path, reporter: Reporter, *, allow_change: bool) -> None:
@@ -178,11 +197,13 @@ def _write_config(config: TrainConfig, folder: Path) -> None:
         temporary.write_text(dump(config), encoding="utf-8")
 
 
-def _announce(trainer: Trainer, data: Data, folder: Path, reporter: Reporter) -> None:
+def _announce(trainer: Trainer, data: Data, folder: Path, stage: tuple[int, int], reporter: Reporter) -> None:
     config = trainer.config
     size = sum(parameter.numel() for parameter in trainer.ema.network.parameters())
     reporter.emit(
         "training",
+        stage=stage[0],
+        stages=stage[1],
         folder=str(folder),
         architecture=type(trainer.ema.network).__name__,
         scale=config.scale,
@@ -222,12 +243,16 @@ def _licence(sources: Sequence[str]) -> str:
     for name in sources:
         try:
             found.append(load_model(name).metadata.get("licence", "unknown"))
-        except CorruptWeights:
+        except RealesrError:  # the run is over and its model must be written
             found.append("unknown")
     return " and ".join(dict.fromkeys(found)) or "yours to choose"
 
 
-def _use_threads(wanted: int, world: World) -> None:
+def _prepare(wanted: int, world: World) -> None:
+    """Threads, memory and autotuning: all networks see patches of one size, the degradation switches tuning off."""
+    torch.backends.cudnn.benchmark = True
+    if world.device.type == "cpu":
+        keep_freed_memory()
     if wanted:
         torch.set_num_threads(wanted)
     elif world.size > 1 and world.device.type == "cpu":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from realesr_cli import weights
 from realesr_cli.device import precision_gain
-from realesr_cli.errors import ConfigError, ModelError, UnsupportedInput
+from realesr_cli.errors import ConfigError, ModelError
 from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.reading import read_weights
 from realesr_cli.models.rrdb import RRDBNet
@@ -192,13 +192,8 @@ def rates(config: TrainConfig, step: int) -> tuple[float, float]:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16: what is wanted, or for "auto" the fastest that trains safely on `device`.
-
-    Raises: UnsupportedInput.
-    """
+    """fp32, bf16 or fp16: what is wanted, or for "auto" the fastest that trains safely on `device`."""
     if wanted != "auto":
-        if wanted == "fp16" and device.type == "cpu":
-            raise UnsupportedInput("a CPU does not train in fp16", hint='run.precision = "bf16", "fp32" or "auto"')
         return wanted
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

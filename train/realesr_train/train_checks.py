@@ -12,6 +12,7 @@ MIN_DEGRADED_PX = 8
 FREE_KEYS = frozenset(
     {
         "run.name", "run.folder", "run.device", "run.threads", "run.compile", "run.log_every", "run.max_skipped",
+        "run.tensorboard",
         "data.workers", "data.prefetch", "validation.samples", "checkpoint.every", "checkpoint.keep_last",
         "checkpoint.keep_every",
     }

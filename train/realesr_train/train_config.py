@@ -66,6 +66,8 @@ class RunConfig:
     """Let torch.compile translate the generator: minutes at the start, some percent faster afterwards on a GPU."""
     log_every: int = 100
     """Steps from one line of the log to the next; the device is waited for only then."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard as well, into the folder `tensorboard` (extra `train`)."""
     max_skipped: int = 100
     """So many steps in a row without a finite gradient end the run with status 7."""
 

@@ -4,8 +4,6 @@ Everything random follows from the seed and the number of a sample or step, so t
 go on. All ranks hold the same state; rank 0 writes it. The host waits for the device only where something is logged.
 """
 
-import resource
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from realesr_cli.errors import CorruptWeights, TrainingDiverged
 from realesr_cli.reporting import Reporter
 from realesr_train.alarms import alarms
 from realesr_train.checkpoint import Checkpoint, Tensors, load_optimizer, optimizer_tensors, save
-from realesr_train.clock import Clock
+from realesr_train.clock import Clock, peak_memory_mib
 from realesr_train.curves import draw_curves
 from realesr_train.data.pool import PairPool
 from realesr_train.degradation.filters import sharpen
@@ -192,10 +190,10 @@ class Trainer:
                 images_per_s=self.config.data.batch / step_s,
                 data_s=data_s,
                 step_s=step_s,
-                memory_mib=_memory_mib(self.world.device),
+                memory_mib=peak_memory_mib(self.world.device),
                 skipped=self._skipped,
             )
-            log.warn(self.step, alarms(log.history, dataset=_DATASET))
+            self._warn(log)
         if row >= self.config.run.max_skipped:
             raise TrainingDiverged(
                 f"{row} steps in a row had no finite gradient; the last checkpoint is from before step {self.step}",
@@ -214,8 +212,15 @@ class Trainer:
         if values["psnr_y_db"] > self.best.get("psnr_y_db", float("-inf")):
             self.best = {"step": self.step, **values}
         log.metrics(self.step, _DATASET, values)
-        log.warn(self.step, alarms(log.history, dataset=_DATASET))
+        self._warn(log)
         draw_curves(folder / "log.csv", folder / "progress.png")
+
+    def _warn(self, log: RunLog) -> None:
+        loss = self.config.loss
+        found = alarms(log.history, dataset=_DATASET, pixel_loss="pixel" if loss.pixel.weight else "distill")
+        if loss.adversarial.kind != "vanilla":  # the alarms know the logistic losses only
+            found = [alarm for alarm in found if not alarm.code.startswith("discriminator")]
+        log.warn(self.step, found)
 
     def _save(self, log: RunLog, folder: Path) -> None:
         """Raises: DiskFull, OutputError; the checkpoint before is kept then."""
@@ -277,11 +282,3 @@ class Trainer:
 
 def _is_due(step: int, every: int, is_last: bool) -> bool:
     return every > 0 and (step % every == 0 or is_last)
-
-
-def _memory_mib(device: torch.device) -> float:
-    """The most that was in use: of the GPU's memory, or of the process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
