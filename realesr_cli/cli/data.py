@@ -51,8 +51,9 @@ def degrade(
 
         from realesr_train.config import legacy as with_defects
         from realesr_train.config import with_order
+        from realesr_train.limits import check_scale, check_seed
         from realesr_train.recipes import load_config
-        from realesr_train.train_config import TrainConfig, check_scale, check_seed
+        from realesr_train.train_config import TrainConfig
 
         settings = TrainConfig() if config is None else load_config(config)
         chosen = settings.degradation if order is None else with_order(settings.degradation, order)
@@ -98,7 +99,7 @@ def lr(
             raise UsageError(f"--kernel {kernel} is not known", hint="give bicubic")
 
         from realesr_train.data import degrade as engine
-        from realesr_train.train_config import check_scale
+        from realesr_train.limits import check_scale
 
         jobs = engine.plan(inputs, output)
         run.summary["done"] = engine.reduce_files(
@@ -154,7 +155,7 @@ def check(
     """Read every picture of a data set, and say which cannot be used for training."""
     with running("data check", json=json, quiet=quiet, verbose=verbose, scale=scale) as run:
         from realesr_train.data import prepare as engine
-        from realesr_train.train_config import check_scale
+        from realesr_train.limits import check_scale
 
         run.summary["done"] = engine.check(
             inputs,

@@ -199,6 +199,11 @@ def _pairs(folder: Path, scale: int, names: int = 12) -> list[object]:
         (lambda f: ["--config", f / "run.toml", "--set", "optim.rate=1"], 2, ["unknown key optim.rate"]),
         (lambda f: ["--config", f / "run.toml", "--devices", "0"], 2, ["--devices 0"]),
         (lambda f: ["--config", f / "run.toml"], 2, ["data.folders is empty", "--data"]),
+        (
+            lambda f: ["--config", f / "run.toml", "--data", f / "photos", "--set", "data.paired=true"],
+            2,
+            ["data.lr_folders is empty"],
+        ),
         (lambda f: ["--config", f / "run.toml", "--data", f / "gone"], 4, ["gone does not exist"]),
         (lambda f: ["--config", f / "run.toml", *_empty(f)], 4, ["holds no pictures"]),
         (lambda f: ["--config", f / "run.toml", "--data", f / "photos", "--device", "cuda"], 5, ["cuda"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from realesr_train import train_config
+from realesr_train import loss_config, train_config
 from realesr_train.recipes import find_recipe, list_recipes, load_config, load_stages
 from realesr_train.tables import dump
 from realesr_train.train_checks import FREE_KEYS, check, differences
@@ -169,14 +169,15 @@ def test_every_free_key_exists() -> None:
 
 
 def test_every_key_is_explained() -> None:
-    tree = ast.parse(Path(train_config.__file__).read_text(encoding="utf-8"))
+    files = (Path(module.__file__ or "") for module in (train_config, loss_config))
+    records = [node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body]
     sections = {field.name for field in dataclasses.fields(TrainConfig)} | {
         "pixel",
         "perceptual",
         "adversarial",
         "distill",
     }
-    for record in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+    for record in (node for node in records if isinstance(node, ast.ClassDef)):
         for node, after in zip(record.body, [*record.body[1:], None], strict=True):
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
                 continue

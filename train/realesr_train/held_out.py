@@ -41,6 +41,10 @@ def open_data(config: TrainConfig, reporter: Reporter) -> Data:
     data, wanted = config.data, config.validation
     if not data.folders:
         raise ConfigError("data.folders is empty", hint="name folders of pictures there, or give --data DIR")
+    folder = next((place for place in data.folders if place.is_dir()), None)
+    if data.paired and not data.lr_folders and folder is not None:
+        hint = 'name there the folder of low-resolution pictures, or give lists with lines "clean, low-resolution"'
+        raise ConfigError(f"data.lr_folders is empty, but {folder} holds only one side of the pairs", hint=hint)
     hr_places, lr_places = list(data.folders), list(data.lr_folders)
     pairs: tuple[Pair, ...] = ()
     if not wanted.every:

@@ -20,13 +20,14 @@ from realesr_cli.reporting import Reporter
 from realesr_train.discriminators.patch import PatchDiscriminator
 from realesr_train.discriminators.unet import UNetDiscriminator
 from realesr_train.discriminators.vgg import SRGANDiscriminator, VGGDiscriminator
+from realesr_train.loss_config import PixelKind
 from realesr_train.losses.perceptual import FeatureNetwork, PerceptualLoss
 from realesr_train.losses.pixel import charbonnier, l1, mse
 from realesr_train.optim import learning_rate
 from realesr_train.start import bilinear_start, load_start
 from realesr_train.steps import Adversarial, Term
 from realesr_train.teacher import make_teacher
-from realesr_train.train_config import PixelKind, TrainConfig
+from realesr_train.train_config import TrainConfig
 
 _CHOICES = (
     'loss.perceptual.weights = "FILE" (torchvision\'s own, or any that holds these layers), fewer '

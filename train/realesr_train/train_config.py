@@ -8,40 +8,12 @@ switch everything off.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from realesr_cli.errors import ConfigError
 from realesr_train.config import DegradationConfig
-
-INFINITE = float("inf")
-
-Target = Literal["gt", "gt_usm", "teacher"]
-PixelKind = Literal["l1", "mse", "charbonnier"]
-
-REAL_ESRGAN_LAYERS = (("conv1_2", 0.1), ("conv2_2", 0.1), ("conv3_4", 1.0), ("conv4_4", 1.0), ("conv5_4", 1.0))
-
-
-def check_scale(scale: int) -> int:
-    """The scale itself. Raises: ConfigError unless it is from 1 to 8."""
-    if not 1 <= scale <= 8:
-        raise ConfigError(f"scale = {scale} must be from 1 to 8")
-    return scale
-
-
-def check_seed(seed: int) -> int:
-    """The seed itself. Raises: ConfigError unless it is from 0 to 2^63 - 1."""
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"seed = {seed} must be from 0 to 2^63 - 1")
-    return seed
-
-
-def _check(record: Any, **limits: tuple[float, float]) -> None:
-    """Fields by name, each with the least and greatest value it may have."""
-    for name, (low, high) in limits.items():
-        value = getattr(record, name)
-        if not low <= value <= high:
-            span = f"at least {low:g}" if high == INFINITE else f"from {low:g} to {high:g}"
-            raise ConfigError(f"{name} = {value:g} must be {span}")
+from realesr_train.limits import check_limits, check_scale, check_seed
+from realesr_train.loss_config import LossConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +35,7 @@ class RunConfig:
     threads: int = 0
     """CPU threads of each process; 0: one for each core."""
     compile: bool = False
-    """Let torch.compile translate the generator: minutes at the start, some percent faster afterwards on a GPU."""
+    """Let torch.compile translate the generator: it takes minutes at the start."""
     log_every: int = 100
     """Steps from one line of the log to the next; the device is waited for only then."""
     tensorboard: bool = False
@@ -73,7 +45,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        _check(self, steps=(1, 10**9), threads=(0, 4096), log_every=(1, 10**6), max_skipped=(1, 10**6))
+        check_limits(self, steps=(1, 10**9), threads=(0, 4096), log_every=(1, 10**6), max_skipped=(1, 10**6))
         if not self.name.strip() or "/" in self.name or "\\" in self.name:
             raise ConfigError(f"name = {self.name!r} must be a name, not a path", hint="use folder for the place")
 
@@ -102,7 +74,7 @@ class ModelConfig:
     """Tensors of `start_from` that do not fit stay random, instead of being an error (x2 from x4)."""
 
     def __post_init__(self) -> None:
-        _check(self, width=(4, 512), depth=(1, 256), blocks=(1, 128), growth=(4, 256))
+        check_limits(self, width=(4, 512), depth=(1, 256), blocks=(1, 128), growth=(4, 256))
         if self.init == "bilinear" and self.architecture != "compact":
             raise ConfigError('init = "bilinear" is for architecture = "compact" only', hint='say init = "default"')
 
@@ -137,7 +109,7 @@ class DataConfig:
     """Sharpen the target before it is cut out, as in stage 1 of Real-ESRGAN; `target = "gt"` then means this."""
 
     def __post_init__(self) -> None:
-        _check(
+        check_limits(
             self,
             crop_px=(16, 4096),
             patch_px=(8, 4096),
@@ -158,7 +130,7 @@ class PoolConfig:
     """Pairs; 0: none."""
 
     def __post_init__(self) -> None:
-        _check(self, size=(0, 10**6))
+        check_limits(self, size=(0, 10**6))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +149,7 @@ class OptimConfig:
     """Gradients with a larger norm are scaled down to it; 0: never."""
 
     def __post_init__(self) -> None:
-        _check(self, lr=(1e-12, 10), weight_decay=(0, 10), clip_norm=(0, 1e9))
+        check_limits(self, lr=(1e-12, 10), weight_decay=(0, 10), clip_norm=(0, 1e9))
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas = {list(self.betas)} must be from 0 to below 1")
 
@@ -198,131 +170,11 @@ class ScheduleConfig:
     """Steps over which the rate rises from 0; 0: at once."""
 
     def __post_init__(self) -> None:
-        _check(self, gamma=(0, 1), minimum=(0, 10), warmup=(0, 10**9))
+        check_limits(self, gamma=(0, 1), minimum=(0, 10), warmup=(0, 10**9))
         if self.kind == "multistep" and not self.milestones:
             raise ConfigError("milestones = [] leaves multistep without a step", hint='say kind = "constant"')
         if list(self.milestones) != sorted(self.milestones) or any(milestone < 1 for milestone in self.milestones):
             raise ConfigError(f"milestones = {list(self.milestones)} must be rising steps from 1 on")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PixelLossConfig:
-    """Difference of the pixels."""
-
-    weight: float = 1.0
-    """0: not used."""
-    kind: PixelKind = "l1"
-    """l1: absolute; mse: squared; charbonnier: absolute, smooth at 0."""
-    target: Target = "gt"
-    """gt: the clean picture; gt_usm: the same, sharpened; teacher: the output of `[loss.distill]`'s network."""
-
-    def __post_init__(self) -> None:
-        _check(self, weight=(0, 1e6))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PerceptualLossConfig:
-    """Difference of the features of an ImageNet network."""
-
-    weight: float = 0.0
-    """0: not used."""
-    backbone: Literal["vgg19", "vgg16", "squeezenet1_1", "none"] = "vgg19"
-    """none: not used, whatever the weight."""
-    weights: str = ""
-    """A file, or a name of the catalogue; empty: the backbone's own, fetched once."""
-    convention: Literal["torchvision", "oxford"] = "torchvision"
-    """What the weights expect as input; oxford: the original VGG files, whose features are hundreds of times larger."""
-    layers: tuple[tuple[str, float], ...] = REAL_ESRGAN_LAYERS
-    """Pairs of a layer and its weight; conv3_4 is before the activation, relu3_4 after it; fire2 ... in SqueezeNet."""
-    distance: Literal["l1", "mse"] = "l1"
-    """Between features: absolute or squared."""
-    style_weight: float = 0.0
-    """Weight of the Gram matrices beside the features; 0: not used."""
-    target: Target = "gt"
-    """As that of the pixel loss."""
-
-    def __post_init__(self) -> None:
-        _check(self, weight=(0, 1e6), style_weight=(0, 1e9))
-        if not self.layers:
-            raise ConfigError("layers = [] leaves nothing to compare", hint='say backbone = "none"')
-
-    @property
-    def used(self) -> bool:
-        return self.weight > 0 and self.backbone != "none"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AdversarialLossConfig:
-    """The game against the discriminator."""
-
-    weight: float = 0.0
-    """For the generator; 0: no discriminator at all."""
-    kind: Literal["vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"] = "vanilla"
-    """vanilla: cross entropy of the logits, as in Real-ESRGAN."""
-    target: Target = "gt"
-    """What the discriminator sees as real."""
-    relativistic: bool = False
-    """Relativistic average, as in ESRGAN."""
-    joint: bool = False
-    """Real and fake through the discriminator in one pass: 9 % faster, not quite the same numbers."""
-    real_label: float | None = None
-    """Smoothed label of real pictures, for example 0.9; default: 1."""
-    fake_label: float | None = None
-    """Smoothed label of the generator's pictures; default: 0."""
-    generator_every: int = 1
-    """The generator is updated in every n-th step only."""
-    generator_after: int = 0
-    """Steps at the beginning in which only the discriminator learns."""
-
-    def __post_init__(self) -> None:
-        _check(self, weight=(0, 1e6), generator_every=(1, 10**6), generator_after=(0, 10**9))
-        if self.relativistic and (self.real_label, self.fake_label) != (None, None):
-            raise ConfigError("relativistic losses take no real_label or fake_label", hint="leave them out")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DistillLossConfig:
-    """Difference to the output of another, larger network."""
-
-    weight: float = 0.0
-    """0: not used; the teacher's output can still be the target of another loss."""
-    kind: PixelKind = "l1"
-    """As that of the pixel loss."""
-    teacher: str = ""
-    """A file, or a name of `realesr models list`; of the same scale."""
-    second: str = ""
-    """Another training of the same network, to blend with the teacher."""
-    share: float = 0.5
-    """Share of `teacher` in the blend."""
-
-    def __post_init__(self) -> None:
-        _check(self, weight=(0, 1e6), share=(0, 1))
-        if (self.weight > 0 or self.second) and not self.teacher:
-            raise ConfigError("teacher is missing", hint="name a model or a file, or say weight = 0")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LossConfig:
-    """What the generator minimises: the sum of these, each times its weight."""
-
-    pixel: PixelLossConfig = PixelLossConfig()
-    perceptual: PerceptualLossConfig = PerceptualLossConfig()
-    adversarial: AdversarialLossConfig = AdversarialLossConfig()
-    distill: DistillLossConfig = DistillLossConfig()
-
-    def __post_init__(self) -> None:
-        if not (self.pixel.weight or self.perceptual.used or self.adversarial.weight or self.distill.weight):
-            raise ConfigError("all losses have the weight 0: nothing would be learnt")
-        if not self.distill.teacher:
-            for name in ("pixel", "perceptual", "adversarial"):
-                if getattr(self, name).target == "teacher":
-                    raise ConfigError(f'{name}.target = "teacher" needs distill.teacher')
-
-    def targets(self) -> set[str]:
-        """The targets that some loss in use pulls to."""
-        used = (self.pixel.weight > 0, self.perceptual.used, self.adversarial.weight > 0)
-        named = zip(used, (self.pixel.target, self.perceptual.target, self.adversarial.target), strict=True)
-        return {target for on, target in named if on} | ({"teacher"} if self.distill.weight else set())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,7 +191,7 @@ class DiscriminatorConfig:
     """Weights to begin with: a file, or a name of the catalogue; empty: random ones."""
 
     def __post_init__(self) -> None:
-        _check(self, width=(2, 512), lr=(1e-12, 10))
+        check_limits(self, width=(2, 512), lr=(1e-12, 10))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -350,7 +202,7 @@ class EmaConfig:
     """Share of the old average that each step keeps; 0: the weights themselves."""
 
     def __post_init__(self) -> None:
-        _check(self, decay=(0, 0.9999999))
+        check_limits(self, decay=(0, 0.9999999))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -374,7 +226,7 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        _check(self, every=(0, 10**9), held_out=(0, 10**4), crop_px=(16, 8192), samples=(0, 64))
+        check_limits(self, every=(0, 10**9), held_out=(0, 10**4), crop_px=(16, 8192), samples=(0, 64))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -389,7 +241,7 @@ class CheckpointConfig:
     """Checkpoints at multiples of so many steps are kept for ever; 0: none."""
 
     def __post_init__(self) -> None:
-        _check(self, every=(1, 10**9), keep_last=(1, 10**6), keep_every=(0, 10**9))
+        check_limits(self, every=(1, 10**9), keep_last=(1, 10**6), keep_every=(0, 10**9))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -405,7 +257,7 @@ class TrainConfig:
     pool: PoolConfig = PoolConfig()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = field(default_factory=LossConfig)
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     ema: EmaConfig = EmaConfig()
     validation: ValidationConfig = ValidationConfig()
