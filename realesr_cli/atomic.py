@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,3 +65,42 @@ def output_error(error: OSError, path: Path) -> OutputError:
         hint="choose a folder that exists and that you may write to, with -o",
         path=path,
     )
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yields a new temporary folder beside `path`; at the end it gets that name with all that was written into it.
+
+    A folder that was there before is removed. On any exception, Ctrl-C included, the temporary folder is removed and
+    `path` is untouched. For flat folders: files in sub-folders are not flushed to the disk.
+
+    Raises: DiskFull, OutputError.
+    """
+    temporary = _temporary_name(path)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            if file.is_file():
+                _flush(file)
+        _flush(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the list of names in a folder, is on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open folders, and writes their names by itself
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -118,7 +118,52 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
         case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
             text = "{done} done, {skipped} skipped, {failed} failed, {seconds:.1f} s".format_map(fields)
+        case _:
+            text = _training_sentence(event, fields, verbose)
     return text
+
+
+def _training_sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
+    """The same for the events of `realesr train`."""
+    match event:
+        case "training":
+            text = "stage {stage} of {stages}: " if fields["stages"] > 1 else ""
+            text += "{architecture} x{scale} of {parameters:,} weights on {device} in {precision}"
+            text += ", {devices} processes" if fields["devices"] > 1 else ""
+            text += ": {total} steps of {batch} pictures"
+            text += ", going on after step {step}" if fields["step"] else ""
+            text += "\n{pictures} pictures to train on, {validation} to validate on; all goes to {folder}"
+            return text.format_map(fields)
+        case "step":
+            return _step_line(fields)
+        case "metrics":
+            named = {"psnr_y_db": "PSNR {:.2f} dB", "ssim_y": "SSIM {:.4f}"}
+            values = [form.format(fields["values"][name]) for name, form in named.items() if name in fields["values"]]
+            return f"{fields['dataset']} at step {fields['step']}: {', '.join(values)} (luma)"
+        case "checkpoint" if verbose:
+            return "checkpoint {path} ({size:.1f} MB)".format_map({**fields, "size": fields["bytes"] / 1e6})
+        case "trained":
+            return "trained {steps} steps: {model}\nuse it: {hint}".format_map(fields)
+    return None
+
+
+def _step_line(fields: dict[str, Any]) -> str:
+    """`step 300/600  pixel 0.0231  lr 5.0e-04  159 images/s  data 4%  455 MiB  0:01:10 left`"""
+    hidden = ("gradient_norm", "logit")  # these are in the log
+    losses = [f"{name} {value:.4g}" for name, value in fields["losses"].items() if not name.startswith(hidden)]
+    waiting = 100 * fields["data_s"] / fields["step_s"] if fields["step_s"] else 0.0
+    left = round((fields["total"] - fields["step"]) * fields["step_s"])
+    parts = [
+        f"step {fields['step']}/{fields['total']}",
+        *losses,
+        f"lr {fields['learning_rate']:.2g}",
+        f"{fields['images_per_s']:.3g} images/s",
+        f"data {waiting:.0f}%",
+        f"{fields['memory_mib']:.0f} MiB",
+    ]
+    if fields["skipped"]:
+        parts.append(f"{fields['skipped']} skipped")
+    return "  ".join([*parts, f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"])
 
 
 @contextmanager

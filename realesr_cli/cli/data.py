@@ -51,14 +51,17 @@ def degrade(
         if replay is not None and (config, scale, seed, order, legacy, contact_sheet) != (None,) * 4 + (False, None):
             raise UsageError("--replay decides all draws", hint="leave out the other options, except -o")
 
-        from realesr_train.config import TrainConfig, load_config, with_order
         from realesr_train.config import legacy as with_defects
+        from realesr_train.config import with_order
+        from realesr_train.limits import check_scale, check_seed
+        from realesr_train.recipes import load_config
+        from realesr_train.train_config import TrainConfig
 
         settings = TrainConfig() if config is None else load_config(config)
         chosen = settings.degradation if order is None else with_order(settings.degradation, order)
         chosen = with_defects(chosen) if legacy else chosen
-        scale = TrainConfig(scale=settings.scale if scale is None else scale).scale
-        seed = TrainConfig(seed=settings.seed if seed is None else seed).seed
+        scale = check_scale(settings.scale if scale is None else scale)
+        seed = check_seed(settings.run.seed if seed is None else seed)
 
         from realesr_train.data import degrade as engine
 
@@ -100,13 +103,13 @@ def lr(
         if kernel != "bicubic":
             raise UsageError(f"--kernel {kernel} is not known", hint="give bicubic")
 
-        from realesr_train.config import TrainConfig
         from realesr_train.data import degrade as engine
+        from realesr_train.limits import check_scale
 
         jobs = _plan(run, inputs, output, skip_existing=skip_existing)
         engine.reduce_files(
             jobs,
-            scale=TrainConfig(scale=4 if scale is None else scale).scale,
+            scale=check_scale(4 if scale is None else scale),
             overwrite=overwrite,
             reporter=run.reporter,
             **_heard(run, jobs),
@@ -156,13 +159,13 @@ def check(
 ) -> None:
     """Read every picture of a data set, and say which cannot be used for training."""
     with running("data check", json=json, quiet=quiet, verbose=verbose, scale=scale) as run:
-        from realesr_train.config import TrainConfig
         from realesr_train.data import prepare as engine
+        from realesr_train.limits import check_scale
 
         run.summary["done"] = engine.check(
             inputs,
             pairs or [],
-            scale=TrainConfig(scale=4 if scale is None else scale).scale,
+            scale=check_scale(4 if scale is None else scale),
             reporter=run.reporter,
             fail=_counting(run, alone=False),
         )

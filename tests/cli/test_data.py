@@ -77,7 +77,7 @@ def test_the_record_gives_the_same_files_again(realesr: Command, tmp_path: Path)
 def test_a_configuration_file_decides_and_flags_go_before_it(realesr: Command, tmp_path: Path) -> None:
     photo = _photo(tmp_path / "a.png")
     config = tmp_path / "c.toml"
-    config.write_text("scale = 2\nseed = 3\n[degradation]\nsharpen_input = false\n", encoding="utf-8")
+    config.write_text("scale = 2\n[run]\nseed = 3\n[degradation]\nsharpen_input = false\n", encoding="utf-8")
     assert realesr("data", "degrade", photo, "-o", tmp_path / "out", "--config", config).status == 0
     draws = from_json([_records(tmp_path / "out")[0]["draws"]])
     assert (draws.scale, draws.seed, draws.sharpen_input) == (2, 3, False)

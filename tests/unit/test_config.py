@@ -20,12 +20,12 @@ from realesr_train.config import (
     NoiseConfig,
     PassConfig,
     ResizeConfig,
-    TrainConfig,
     legacy,
-    load_config,
     with_order,
 )
+from realesr_train.recipes import load_config
 from realesr_train.tables import apply_overrides, dump, from_table
+from realesr_train.train_config import RunConfig, TrainConfig
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -50,9 +50,9 @@ def test_the_defaults_are_the_published_numbers() -> None:
 
 def test_a_file_changes_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
     path = _file(tmp_path, "scale = 2\n[degradation.final]\nsinc_probability = 0\n")
-    config = load_config(path, ["seed=7", 'degradation.draws="per_batch"'])
+    config = load_config(path, ["run.seed=7", 'degradation.draws="per_batch"'])
     expected = DegradationConfig(final=FinalConfig(sinc_probability=0.0), draws="per_batch")
-    assert config == TrainConfig(scale=2, seed=7, degradation=expected)
+    assert config == TrainConfig(scale=2, run=RunConfig(seed=7), degradation=expected)
     assert type(config.degradation.final.sinc_probability) is float
 
 
@@ -61,11 +61,11 @@ def test_a_file_changes_what_it_names_and_leaves_the_rest(tmp_path: Path) -> Non
     [
         ("[degradation.finale]", ["degradation.finale", "did you mean final"]),
         ("skale = 2", ["skale", "did you mean scale"]),
-        ("zzz = 2", ["zzz", "known here: scale, seed"]),
+        ("zzz = 2", ["zzz", "known here: scale, run"]),
         ("scale = 2.0", ["scale = 2.0", "whole number"]),
         ("scale = true", ["scale = True", "whole number"]),
         ("scale = 9", ["scale = 9", "1 to 8"]),
-        ("seed = -1", ["seed = -1"]),
+        ("[run]\nseed = -1", ["run.seed = -1"]),
         ("degradation = 3", ["degradation = 3", "table"]),
         ('[degradation]\ndraws = "per_picture"', ["degradation.draws", "'per_image', 'per_batch'"]),
         ("[degradation]\nsharpen_input = 1", ["degradation.sharpen_input = 1", "true or false"]),
@@ -144,7 +144,7 @@ def test_values_at_the_edge_are_accepted() -> None:
     "config",
     [
         TrainConfig(),
-        TrainConfig(scale=1, seed=2**63 - 1, degradation=legacy(with_order(DegradationConfig(), 5))),
+        TrainConfig(scale=1, run=RunConfig(seed=2**63 - 1), degradation=legacy(with_order(DegradationConfig(), 5))),
         TrainConfig(degradation=DegradationConfig(passes=(replace(SECOND_PASS, blur_probability=1e-12),))),
     ],
 )

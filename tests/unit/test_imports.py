@@ -43,7 +43,7 @@ _FORBIDDEN = {
 }
 
 
-_LIGHT_TRAIN = {"config", "tables"}
+_LIGHT_TRAIN = {"config", "limits", "loss_config", "processes", "recipes", "tables", "train_checks", "train_config"}
 # what the training side may use of the program, and the commands that may use the training side
 _SHARED = {"errors", "atomic", "reporting", "image_formats", "image_header", "image_io", "weights", "device", "models"}
 _TRAINING_COMMANDS = {"cli.data", "cli.train", "cli.eval", "cli.compare"}

@@ -1,19 +1,15 @@
-"""Training configuration: TOML text to frozen records and back, strictly.
+"""How pictures are degraded: the section `[degradation]` of a training configuration, as frozen records.
 
-An unknown key, a wrong type or an impossible value is a `ConfigError` that names file, key and cure (tables.py). Light:
-only the standard library, so that a file can be checked before torch is loaded.
+An impossible value is a `ConfigError` that names the key and the cure. Light: only the standard library, so that a file
+can be checked before torch is loaded.
 """
 
 import dataclasses
 import math
-import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from realesr_cli.errors import ConfigError
-from realesr_train.tables import apply_overrides, from_table
 
 Range = tuple[float, float]
 """[low, high], both ends included."""
@@ -258,37 +254,3 @@ def with_order(config: DegradationConfig, order: int) -> DegradationConfig:
 def legacy(config: DegradationConfig) -> DegradationConfig:
     """The same as the published code does it, with its defects D1 to D3 and D7 to D9."""
     return dataclasses.replace(config, draws="per_batch", resize_step="factor", jpeg_model="legacy")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """All that decides a training run."""
-
-    scale: int = 4
-    """Enlargement of the network, 1 to 8."""
-    seed: int = 0
-    """Every random number follows from it and the number of the sample; 0 to 2^63 - 1."""
-    degradation: DegradationConfig = DegradationConfig()
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.scale <= 8:
-            raise ConfigError(f"scale = {self.scale} must be from 1 to 8")
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed = {self.seed} must be from 0 to 2^63 - 1")
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The configuration in a TOML file, changed by `section.key=value` overrides.
-
-    Raises: ConfigError (naming file and key).
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", path=path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}", path=path) from error
-    try:
-        return from_table(TrainConfig, apply_overrides(table, overrides))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message}", hint=error.hint, path=path) from error

@@ -1,0 +1,165 @@
+"""A TOML file or the name of a recipe -> the stages of a run, as checked records. Light: only the standard library.
+
+A file may name one recipe as its `base` and replace it key by key. `[[stage]]` tables hold what is different in each
+stage of a run; stages are run in a row, each from the average of the one before. Paths are relative to the file.
+"""
+
+import copy
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from realesr_cli.errors import ConfigError
+from realesr_train.tables import apply_overrides, from_table
+from realesr_train.train_checks import check
+from realesr_train.train_config import TrainConfig
+
+FOLDER = Path(__file__).parent / "recipes"
+
+_PATHS = ("run.folder", "data.folders", "data.lr_folders", "validation.folders", "validation.lr_folders")
+_NAMES_OR_PATHS = (
+    "model.start_from", "discriminator.start_from", "loss.perceptual.weights", "loss.distill.teacher",
+    "loss.distill.second",
+)  # fmt: skip
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A built-in configuration; `about` is the first line of its file."""
+
+    name: str
+    path: Path
+    about: str
+
+
+def list_recipes() -> tuple[Recipe, ...]:
+    """The built-in recipes by name."""
+    found = []
+    for path in sorted(FOLDER.glob("*.toml")):
+        about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        found.append(Recipe(name=path.stem, path=path, about=about))
+    return tuple(found)
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a built-in recipe. Raises: ConfigError with the nearest name."""
+    known = {recipe.name: recipe.path for recipe in list_recipes()}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ConfigError(f"no recipe is called {name}", hint=hint)
+    return known[name]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration in a TOML file, changed by `section.key=value` overrides; without its stages, and unchecked
+    but for each section by itself.
+
+    Raises: ConfigError (naming file and key).
+    """
+    table = _read(path)
+    table.pop("stage", None)
+    return _record(apply_overrides(table, overrides), path)
+
+
+def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig, ...]:
+    """The stages of the run that a TOML file describes, one where it has no `[[stage]]`.
+
+    Overrides go into every stage, those of `stage.0.key` into one.
+
+    Raises: ConfigError (naming file and key).
+    """
+    table = _read(path)
+    within = [one for one in overrides if one.lstrip().startswith("stage.")]
+    others = [one for one in overrides if one not in within]
+    table = apply_overrides(table, within)
+    stages = table.pop("stage", [{}])
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+        raise ConfigError(f"{path}: stage must be one or more tables [[stage]]", path=path)
+    configs = []
+    for number, stage in enumerate(stages):
+        config = _record(apply_overrides(merged(table, stage), others), path)
+        try:
+            check(config)
+        except ConfigError as error:
+            place = f"{path}: stage {number + 1}" if len(stages) > 1 else str(path)
+            raise ConfigError(f"{place}: {error.message}", hint=error.hint, path=path) from error
+        configs.append(config)
+    if any(config.scale != configs[0].scale for config in configs):
+        raise ConfigError(f"{path}: stages of one run must have one scale", path=path)
+    return tuple(configs)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
+    """A copy of `base` in which the values of `changes` replace key by key; tables are merged, all else is replaced."""
+    result = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        below = result.get(key)
+        both = isinstance(below, dict) and isinstance(value, Mapping)
+        result[key] = merged(below, value) if both and below is not None else copy.deepcopy(value)
+    return result
+
+
+def with_folder(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The same, to be written into `folder`."""
+    return replace(config, run=replace(config.run, folder=folder))
+
+
+def _read(path: Path) -> Table:
+    """The table of a file over that of its base, paths made absolute. Raises: ConfigError."""
+    table = _parse(path)
+    base = table.pop("base", None)
+    _anchor(table, path.resolve().parent)
+    for stage in table["stage"] if isinstance(table.get("stage"), list) else []:
+        if isinstance(stage, dict):
+            _anchor(stage, path.resolve().parent)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base = {base!r} must be the name of a recipe", path=path)
+    try:
+        under = _parse(find_recipe(base))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error.message}", hint=error.hint, path=path) from error
+    stages = under.get("stage")
+    if stages is not None and "stage" not in table:  # what the file says counts more than the recipe's stages
+        under["stage"] = [merged(stage, table) for stage in stages]
+    return merged(under, table)
+
+
+def _parse(path: Path) -> Table:
+    """Raises: ConfigError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", path=path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}", path=path) from error
+
+
+def _record(table: Mapping[str, Any], path: Path) -> TrainConfig:
+    try:
+        return from_table(TrainConfig, table)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint, path=path) from error
+
+
+def _anchor(table: Table, folder: Path) -> None:
+    """Paths in the table become absolute; wrong types are left for `from_table` to name."""
+    for key in (*_PATHS, *_NAMES_OR_PATHS):
+        *sections, name = key.split(".")
+        place: Any = table
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or name not in place:
+            continue
+        value = place[name]
+        if isinstance(value, list):
+            place[name] = [str(folder / item) if isinstance(item, str) else item for item in value]
+        elif isinstance(value, str) and value and (key in _PATHS or (folder / value).is_file()):
+            place[name] = str(folder / value)
