@@ -32,7 +32,7 @@ Pixels = NDArray[Any]
 Advance = Callable[[float], None]
 
 # A tile's memory on a CPU, where larger tiles gain nothing, and where memory belongs to everybody.
-_HOST_BYTES = 2**30
+_HOST_BYTES = 27 * 2**30 // 20
 # Share of the free memory that activations may take; the rest is for the picture, the weights and everybody else.
 _MEMORY_SHARE = 0.4
 # A tile whose kept part would be smaller than this is all context: the device is simply too small.

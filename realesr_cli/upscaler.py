@@ -193,20 +193,19 @@ class Upscaler:
     def _pixels_per_second(self, precise: bool, window: Box) -> float:
         """Input pixels that the network computes in a second on this device, timed once.
 
-        Large maps leave the caches, so what counts is a tile of the size at hand, if that takes no more than moments.
+        Large maps leave the caches, so what counts is a tile of the size at hand, or as much of it as a moment allows.
         """
         key = (precise, window.height, window.width)
         if key not in self._speeds:
             speed = 0.0
             for side in _SPEED_PROBES_PX:  # the first run compiles kernels
                 speed = max(speed, self._timed(side, side, precise))
-            if window.area / speed <= _LONGEST_PROBE_S:
-                speed = self._timed(window.height, window.width, precise)
-            self._speeds[key] = speed
+            share = min(1.0, (_LONGEST_PROBE_S * speed / window.area) ** 0.5)
+            self._speeds[key] = self._timed(round(window.height * share), round(window.width * share), precise)
         return self._speeds[key]
 
     def _timed(self, height: int, width: int, precise: bool) -> float:
-        height, width = self._padded_size(height, width)
+        height, width = self._padded_size(max(1, height), max(1, width))
         picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         started = time.perf_counter()
         join(self._pass(picture, np.dtype(np.uint8), precise, lambda amount: None), height * self.model.scale)

@@ -234,9 +234,9 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "radius_px": unshuffle * radius,
         "pad_px": unshuffle * min(radius, trunk_pad),
         "supports_low_precision": True,
-        "values_per_px": math.ceil(5 * width / unshuffle**2),
+        "values_per_px": math.ceil(7 * width / unshuffle**2),
         "tail_values_per_px": 3 * width * 4**ups // unshuffle**2,
-        "tail_px": STRIP_PX * unshuffle**2,
+        "tail_px": STRIP_PX * unshuffle**2 * 3 // 2,
     }
 
 

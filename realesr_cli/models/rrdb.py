@@ -130,8 +130,9 @@ class RRDBNet(nn.Module):
     def _enlarge(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         features = low(features, self.conv_hr)
         for name in self.up_names:
-            doubled = F.interpolate(features, scale_factor=2, mode="nearest")
-            features = leaky(cast(nn.Conv2d, getattr(self, name))(doubled))
+            conv = cast(nn.Conv2d, getattr(self, name))
+            # without a name for what is doubled: it would stay in memory beside what is made of it
+            features = leaky(conv(F.interpolate(features, scale_factor=2, mode="nearest")))
         features = leaky(self.conv_hr(features))
         return centred(self.conv_last, features, dtype)
 

@@ -9,12 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import realesr_train
 import torch
+
+import realesr_train
+from realesr_cli import read_image
 from realesr_train.recipes import load_config, load_stages
 from training import GAN, TINY, columns, write_config, write_photos
-
-from realesr_cli import read_image
 
 Command = Callable[..., Any]
 # a checkout that is not installed has the training package in a folder of its own

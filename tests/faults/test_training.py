@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import realesr_train
 import torch
+from torch import Tensor
+
+import realesr_train
+from realesr_cli.errors import DiskFull
 from realesr_train import checkpoint
 from realesr_train.trainer import Trainer
 from recording import Events
-from torch import Tensor
 from training import GAN, TINY, columns, configs, train, write_config, write_photos
-
-from realesr_cli.errors import DiskFull
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(realesr_train.__file__).parent.parent)}
 STEPS = 40

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
+from realesr_cli.atomic import replacing_folder
+from realesr_cli.errors import CorruptWeights, DiskFull
 from realesr_train.checkpoint import (
     Checkpoint,
     folders,
@@ -18,10 +22,6 @@ from realesr_train.checkpoint import (
 )
 from realesr_train.optim import make_optimizer
 from recording import Events
-from torch import nn
-
-from realesr_cli.atomic import replacing_folder
-from realesr_cli.errors import CorruptWeights, DiskFull
 
 
 def some(step: int) -> Checkpoint:

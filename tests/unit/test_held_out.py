@@ -6,12 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from realesr_cli.errors import ConfigError, UnsupportedInput
 from realesr_train.held_out import open_data
 from realesr_train.train_config import TrainConfig
 from recording import Events
 from training import TINY, configs, write_photos
-
-from realesr_cli.errors import ConfigError, UnsupportedInput
 
 
 def tagged(folder: Path, count: int) -> None:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from realesr_train.distributed import World, gather, share
 from realesr_train.meter import Meter
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from realesr_cli.errors import ConfigError
 from realesr_train import loss_config, train_config
 from realesr_train.recipes import find_recipe, list_recipes, load_config, load_stages
 from realesr_train.tables import dump
 from realesr_train.train_checks import FREE_KEYS, check, differences
 from realesr_train.train_config import TrainConfig
-
-from realesr_cli.errors import ConfigError
 
 RECIPES = {
     "compact_anime_x4": (4, 2), "compact_x4": (4, 2), "debug_cpu": (2, 1), "finetune_x4": (4, 1), "paired": (4, 1),

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
+from realesr_cli.errors import ConfigError, CorruptWeights, ModelNotFound, TrainingDiverged, UsageError
+from realesr_cli.models.architectures import load_model
 from realesr_train import checkpoint, parts, trainer
 from realesr_train.degradation.draws import draw
 from realesr_train.degradation.filters import sharpen
@@ -21,11 +25,7 @@ from realesr_train.recipes import find_recipe, load_stages
 from realesr_train.steps import Batch
 from realesr_train.trainer import Trainer
 from recording import Events
-from torch import Tensor
 from training import GAN, TINY, columns, configs, train, write_photos
-
-from realesr_cli.errors import ConfigError, CorruptWeights, ModelNotFound, TrainingDiverged, UsageError
-from realesr_cli.models.architectures import load_model
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 

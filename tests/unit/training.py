@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+
 from realesr_train import launch
 from realesr_train.recipes import load_stages
 from realesr_train.run_log import read_log
