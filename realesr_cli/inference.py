@@ -24,8 +24,8 @@ Pixels = NDArray[Any]
 Values = Callable[[int, Box], Tensor]
 """(tile, part of its planes) -> float32 (h, w, C*r*r) in [0, 1], r = 1 or the factor of a pixel shuffle to come."""
 
-# Values that are rounded at once: a quarter of a megabyte as float32.
-_ROUNDED_VALUES = 2**16
+# Values that are rounded at once: a megabyte as float32, so that each of several threads has enough to do.
+_ROUNDED_VALUES = 2**18
 _LUMA = (0.299, 0.587, 0.114)  # BT.601, as the reference turns RGB results into grey
 
 
