@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -107,14 +106,3 @@ class _Graph:
         self._x.copy_(x)
         self._graph.replay()
         return self._y
-
-
-def at_once(x: Tensor) -> Callable[[], NDArray[Any]]:
-    """What `Transfers.download` gives, for devices without streams."""
-    array: NDArray[Any] = x.cpu().numpy()
-    return lambda: array
-
-
-def shared(array: NDArray[Any], device: torch.device) -> Tensor:
-    """What `Transfers.upload` gives, for devices without streams; on the CPU it shares the array's memory."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from realesr_cli.cuda import Recorder, Transfers, at_once, shared
+from realesr_cli.cuda import Recorder, Transfers
 from realesr_cli.device import DeviceChoice
 from realesr_cli.errors import NonFiniteOutput
 from realesr_cli.models.architectures import LoadedModel
@@ -66,7 +66,7 @@ class Inference:
         """
         # torch has uint16, but few of its operations on every device
         integers = batch.astype(np.int32) if batch.dtype == np.uint16 else batch
-        upload = self._transfers.upload if self._transfers else partial(shared, device=self._choice.device)
+        upload = self._transfers.upload if self._transfers else self._upload
         with torch.inference_mode():
             # NHWC in memory is what channels_last means: nothing is copied but the values
             x = upload(integers).permute(0, 3, 1, 2).float()
@@ -105,7 +105,7 @@ class Inference:
         """Starts the work; the function waits for it and gives the parts, or None if some values are not numbers."""
         share = 1 / (max(1, len(_blocks(self._network(dtype)))) * (8 if self._self_ensemble else 1))
         self._on_step = lambda: on_step(share)
-        download = self._transfers.download if self._transfers else at_once
+        download = self._transfers.download if self._transfers else _download
         with torch.inference_mode(), _exact_float32(self._choice.device, dtype):
             computed, values = self._values(x, dtype)
             # NaN and infinity survive a sum, which must not overflow by itself
@@ -120,6 +120,10 @@ class Inference:
             return [part().astype(np.uint8 if levels == 255 else np.uint16, copy=False) for part in parts]
 
         return finish
+
+    def _upload(self, array: Pixels) -> Tensor:
+        """What `Transfers.upload` does, where there are no streams; the CPU shares the array's memory."""
+        return torch.from_numpy(array).to(self._choice.device)
 
     def _integers(self, values: Callable[[Box], Tensor], box: Box, channels: int, levels: int) -> Tensor:
         """Values in [0, 1] -> the part `box`, in input pixels, as (h, w, channels) integers."""
@@ -193,6 +197,12 @@ def _exact_float32(device: torch.device, dtype: torch.dtype) -> AbstractContextM
     if device.type != "cuda" or dtype != torch.float32:
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def _download(x: Tensor) -> Callable[[], Pixels]:
+    """What `Transfers.download` does, where there are no streams."""
+    array: Pixels = x.cpu().numpy()
+    return lambda: array
 
 
 def _part(maps: Tensor, i: int, box: Box) -> Tensor:
