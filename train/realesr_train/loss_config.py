@@ -101,6 +101,9 @@ class DistillLossConfig:
     """Another training of the same network, to blend with the teacher."""
     share: float = 0.5
     """Share of `teacher` in the blend."""
+    keep_colours: bool = False
+    """The low frequencies of the teacher's output are replaced by those of the clean picture, so that its drift in
+    colour is not learnt."""
 
     def __post_init__(self) -> None:
         check_limits(self, weight=(0, 1e6), share=(0, 1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from realesr_cli import weights
 from realesr_cli.device import precision_gain
 from realesr_cli.errors import ConfigError, ModelError
+from realesr_cli.models.colours import keep_colours, low
 from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.reading import read_weights
 from realesr_cli.models.rrdb import RRDBNet
@@ -161,16 +162,21 @@ def make_game(config: TrainConfig) -> Adversarial:
 
 def make_distiller(
     config: TrainConfig, device: torch.device, autocast: torch.dtype | None, reporter: Reporter
-) -> Callable[[Tensor], Tensor] | None:
-    """The teacher's output for an input, if some loss pulls to it. Raises: UsageError, ModelError."""
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`teach(lq, gt)`, the teacher's target for such pairs, if some loss pulls to it. Raises: UsageError, ModelError."""
     if "teacher" not in config.loss.targets():
         return None
     wanted = config.loss.distill
     names = [wanted.teacher, wanted.second] if wanted.second else [wanted.teacher]
-    teacher: Callable[[Tensor], Tensor] = make_teacher(
+    teacher = make_teacher(
         names, scale=config.scale, blend=wanted.share, device=device, autocast=autocast, reporter=reporter
     )
-    return teacher
+
+    def teach(lq: Tensor, gt: Tensor) -> Tensor:
+        target = teacher(lq)
+        return keep_colours(target, low(gt, config.scale), config.scale).clamp(0, 1) if wanted.keep_colours else target
+
+    return teach
 
 
 def rates(config: TrainConfig, step: int) -> tuple[float, float]:
