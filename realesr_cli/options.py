@@ -40,7 +40,7 @@ class DeviceOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TileOptions:
-    """How a picture is cut for the network."""
+    """How a picture is cut for the network, and what is done to each part of its result."""
 
     size: int | None = None
     """Side of the part that one tile contributes, in input pixels, its context not counted; None = from free memory."""
@@ -48,6 +48,9 @@ class TileOptions:
     """Context on each side, in input pixels; None = what the network needs for seams to be invisible."""
     self_ensemble: bool = False
     """Mean over the 8 turns and mirrorings of each tile (`--tta`): 8 times the work, slightly better."""
+    keep_colours: bool = False
+    """Give the result the low frequencies of the picture back (`--keep-colours`), which many networks change a little.
+    Off by default: they are also where strong noise and compression are (docs/default_model.md has the figures)."""
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 16:

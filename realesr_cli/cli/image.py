@@ -46,6 +46,7 @@ def image(
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over 8 turned and mirrored runs: a bit better, 8 times slower.")
     ] = False,
+    keep_colours: flags.KeepColours = False,
     device: flags.Device = "auto",
     precision: flags.Precision = "auto",
     threads: flags.Threads = None,
@@ -86,7 +87,7 @@ def image(
     ) as run:
         size = SizeOptions(scale=scale, width=width, height=height, fit=_box(fit))
         device_options = DeviceOptions(device=device, precision=cast(Precision, precision), threads=threads)
-        tile_options = TileOptions(size=tile, self_ensemble=tta)
+        tile_options = TileOptions(size=tile, self_ensemble=tta, keep_colours=keep_colours)
         accept = InputOptions(max_pixels=max_pixels)
         output_options = OutputOptions(
             overwrite=overwrite,
