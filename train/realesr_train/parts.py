@@ -163,7 +163,7 @@ def make_game(config: TrainConfig) -> Adversarial:
 def make_distiller(
     config: TrainConfig, device: torch.device, autocast: torch.dtype | None, reporter: Reporter
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """`teach(lq, gt)`, the teacher's target for such pairs, if some loss pulls to it. Raises: UsageError, ModelError."""
+    """`teach(lq, gt)`, the teacher's target for such pairs, if a loss pulls to it. Raises: UsageError, ModelError."""
     if "teacher" not in config.loss.targets():
         return None
     wanted = config.loss.distill

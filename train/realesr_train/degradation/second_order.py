@@ -63,9 +63,9 @@ def apply(
     """The degraded pictures (N, 3, H/scale, W/scale), exactly k/255, of clean ones `hr` (N, 3, H, W) float32 in [0, 1].
 
     Steps by name: `usm`, `blur1`, `resize1`, `noise1`, `jpeg1`, the same with 2, ..., and at the end `resize3`, `sinc`,
-    `jpeg2` or `jpeg2`, `resize3`, `sinc` (numbers for two passes); plain pictures take none. `on_step` sees each of them. `given` replaces what a
-    step would make by itself: kernels (N, k, k) by the name of a blur, fields (N, 3, h, w) by that of a noise step
-    (standard normal for Gaussian noise, counts for Poisson noise).
+    `jpeg2` or `jpeg2`, `resize3`, `sinc` (numbers for two passes); plain pictures take none. `on_step` sees each of
+    them. `given` replaces what a step would make by itself: kernels (N, k, k) by the name of a blur, fields
+    (N, 3, h, w) by that of a noise step (standard normal for Gaussian noise, counts for Poisson noise).
 
     TF32, autocast and cuDNN's autotuning are off inside; there is no gradient.
 
