@@ -175,7 +175,9 @@ class Inference:
         if self._shuffle > 1:
             residual = self._run(cast(Any, network).residual, x)
             if self._keep_colours:  # what comes on top of the input is what changes its low frequencies
-                changed = residual.unflatten(1, (x.shape[1], -1)).mean(2, dtype=torch.float32)
+                changed = torch.stack(
+                    [planes.mean(1, dtype=torch.float32) for planes in residual.chunk(x.shape[1], 1)], 1
+                )
                 residual = colours.correction(-changed, self._model.scale).add_(residual)
             return residual, lambda i, box: _at(cast(Any, network).subpixels(_part(residual, i, box), _part(x, i, box)))
         if not self._self_ensemble:

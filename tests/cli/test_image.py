@@ -262,8 +262,8 @@ def test_the_flags_are_frozen(realesr: Command) -> None:
     assert words >= {"-o", "-m", "-s", "-q", "-v"}
     assert {word for word in words if word.startswith("--")} == {
         "--output", "--model", "--scale", "--width", "--height", "--fit", "--denoise", "--tta", "--keep-colours",
-        "--device", "--precision", "--threads", "--tile", "--overwrite", "--fail-fast", "--dry-run", "--offline", "--json",
-        "--quiet", "--verbose", "--help", "--format", "--quality", "--lossless", "--strip", "--background",
+        "--device", "--precision", "--threads", "--tile", "--overwrite", "--fail-fast", "--dry-run", "--offline",
+        "--json", "--quiet", "--verbose", "--help", "--format", "--quality", "--lossless", "--strip", "--background",
         "--alpha-mode", "--max-pixels", "--skip-existing",
     }  # fmt: skip
 
