@@ -315,6 +315,21 @@ def test_a_perceptual_file_that_ends_early_serves_what_it_holds(place: Path, wei
         )
 
 
+def test_a_perceptual_loss_can_look_at_the_middle_only(place: Path, weights_file: Any) -> None:
+    squeeze = weights_file("perceptual/squeezenet1_1-features.safetensors")
+    wanted = ["loss.perceptual.weight=1.0", f'loss.perceptual.weights="{squeeze}"', "loss.perceptual.crop_px=24"]
+    layers = 'loss.perceptual.layers=[["fire2", 1.0]]'
+    (config,) = configs(place, overrides=[*wanted, layers, 'loss.perceptual.backbone="squeezenet1_1"'])
+    (term,) = (term for term in parts.make_terms(config, torch.device("cpu"), NULL) if term.name == "perceptual")
+    generator = torch.Generator().manual_seed(0)
+    output, target = torch.rand(2, 1, 3, 32, 32, generator=generator).unbind(0)
+    elsewhere, inside = output.clone(), output.clone()
+    elsewhere[..., :4, :] = 0
+    inside[..., 15, 15] = 1
+    loss = term.loss(output, target)
+    assert torch.equal(term.loss(elsewhere, target), loss) and not torch.equal(term.loss(inside, target), loss)
+
+
 def test_a_teacher_is_a_target(place: Path) -> None:
     teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=3"])).model
     wanted = ["loss.distill.weight=1.0", f'loss.distill.teacher="{teacher}"', "loss.pixel.weight=0", "run.steps=3"]

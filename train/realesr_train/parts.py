@@ -118,12 +118,19 @@ def make_terms(config: TrainConfig, device: torch.device, reporter: Reporter) ->
             distance=loss.perceptual.distance,
             style_weight=loss.perceptual.style_weight,
         )
-        target = loss.perceptual.target
-        terms.append(Term(name="perceptual", weight=loss.perceptual.weight, loss=compare, target=target))
+        target, side = loss.perceptual.target, loss.perceptual.crop_px
+        in_the_middle = (lambda a, b: compare(_middle(a, side), _middle(b, side))) if side else compare
+        terms.append(Term(name="perceptual", weight=loss.perceptual.weight, loss=in_the_middle, target=target))
     if loss.distill.weight:
         distance = _PIXEL_LOSSES[loss.distill.kind]
         terms.append(Term(name="distill", weight=loss.distill.weight, loss=distance, target="teacher"))
     return tuple(terms)
+
+
+def _middle(pictures: Tensor, side: int) -> Tensor:
+    """(N, C, H, W) -> its middle, at most `side` high and wide."""
+    top, left = (max(0, (length - side) // 2) for length in pictures.shape[2:])
+    return pictures[:, :, top : top + side, left : left + side]
 
 
 def _features(config: TrainConfig, reporter: Reporter) -> FeatureNetwork:
