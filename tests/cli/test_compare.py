@@ -1,0 +1,472 @@
+"""`realesr compare`: its pages in a real browser, what they say without one, and what is refused."""
+
+import base64
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from devtools import Browser, Page
+from realesr_cli import comparison
+from realesr_cli.image_io import Image, Pixels, read_image, write_image
+
+Command = Callable[..., Any]
+
+RED, GREEN, BLUE = (220, 30, 30), (30, 160, 60), (40, 60, 200)
+HEIGHT, WIDTH = 120, 200
+
+
+def _write(path: Path, pixels: Pixels) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, Image(pixels=pixels))
+    return path
+
+
+def _flat(path: Path, colour: tuple[int, ...], height: int = HEIGHT, width: int = WIDTH) -> Path:
+    return _write(path, np.full((height, width, len(colour)), colour, np.uint8))
+
+
+def _noise(height: int, width: int, channels: int = 3, dtype: Any = np.uint8) -> Pixels:
+    coarse = np.random.default_rng(height).random((7, 9, channels))
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
+    return (smooth.clip(0, 1) * np.iinfo(dtype).max).round().astype(dtype)
+
+
+def _pictures_of(page: Path) -> list[Pixels]:
+    """The pictures inside a page."""
+    found = re.findall(r'src="data:image/\w+;base64,([^"]+)"', page.read_text(encoding="utf-8"))
+    return [read_image(base64.b64decode(data)).pixels for data in found]
+
+
+def _bicubic_by_hand(pixels: Pixels, scale: int) -> Pixels:
+    """Cubic convolution with a = -1/2, edges repeated symmetrically: MATLAB's imresize."""
+
+    def weight(x: float) -> float:
+        x = abs(x)
+        return 1.5 * x**3 - 2.5 * x**2 + 1 if x <= 1 else max(0, 2 - x) * (0.5 * x**2 - 1.5 * x + 1)
+
+    def matrix(length: int) -> NDArray[np.float64]:
+        rows = np.zeros((length * scale, length))
+        for row in range(length * scale):
+            place = (row + 0.5) / scale - 0.5
+            for tap in range(int(np.floor(place)) - 1, int(np.floor(place)) + 3):
+                inside = -1 - tap if tap < 0 else min(tap, 2 * length - 1 - tap)
+                rows[row, inside] += weight(place - tap)
+        return rows
+
+    tall, wide = matrix(pixels.shape[0]), matrix(pixels.shape[1])
+    return np.einsum("ab,bcd,ec->aed", tall, pixels, wide).round().clip(0, 255).astype(np.uint8)
+
+
+# ---- in a browser
+
+
+@pytest.fixture
+def three(realesr: Command, tmp_path: Path, browser: Browser) -> Page:
+    """A page of a red, a green and a blue picture, at the size of which one pixel is five on the screen."""
+    sources = [_flat(tmp_path / f"{n}.png", c) for n, c in (("red", RED), ("green", GREEN), ("blue", BLUE))]
+    target = tmp_path / "page.html"
+    assert realesr("compare", *sources, "-o", target).status == 0
+    page = browser.open(target)
+    assert page.ask("document.readyState") == "complete"
+    return page
+
+
+def _stage(page: Page) -> tuple[float, float, float, float]:
+    """Left, top, width and height of the place where the pictures are."""
+    left, top, width, height = page.ask(
+        "(box => [box.left, box.top, box.width, box.height])(document.querySelector('#stage').getBoundingClientRect())"
+    )
+    return left, top, width, height
+
+
+def _boxes(page: Page) -> list[list[float]]:
+    """Where the left and the right picture lie, as far as they reach."""
+    boxes: list[list[float]] = page.ask(
+        "['#left img', '#right img'].map(one => document.querySelector(one).getBoundingClientRect())"
+        ".map(box => [box.left, box.top, box.width, box.height])"
+    )
+    return boxes
+
+
+def _colour(screen: NDArray[np.uint8], x: float, y: float) -> tuple[int, ...]:
+    return tuple(screen[int(y), int(x)].tolist())
+
+
+def _value(page: Page) -> int:
+    return int(page.ask("document.querySelector('#divider').getAttribute('aria-valuenow')"))
+
+
+def _zoom(page: Page) -> int:
+    return int(page.ask("document.querySelector('#zoom').textContent").rstrip(" %"))
+
+
+def test_the_divider_is_dragged_and_shows_more_of_the_left_picture(three: Page) -> None:
+    left, top, width, height = _stage(three)
+    middle, row = left + width / 2, top + height / 2
+    before = three.screenshot()
+    assert _colour(before, middle - 60, row) == RED
+    assert _colour(before, middle + 60, row) == GREEN
+    three.drag((middle, row), (middle + 150, row))
+    after = three.screenshot()
+    assert _colour(after, middle + 60, row) == RED
+    assert _colour(after, middle + 210, row) == GREEN
+    assert _value(three) == round(100 * (width / 2 + 150) / width)
+    three.drag((middle + 150, row), (left - 500, row))  # far beyond the edge
+    assert _value(three) == 0
+    assert _colour(three.screenshot(), middle - 60, row) == GREEN
+    assert three.troubles() == []
+
+
+def test_the_wheel_zooms_about_the_pointer_and_both_pictures_stay_together(three: Page) -> None:
+    left, top, width, height = _stage(three)
+    at = left + width * 0.7, top + height * 0.4
+    x, y, shown, _ = _boxes(three)[0]
+    under = ((at[0] - x) / shown, (at[1] - y) / shown)
+    for _ in range(3):
+        three.mouse("Wheel", *at, deltaX=0, deltaY=-100)
+    (x, y, large, _), second = _boxes(three)
+    assert large == pytest.approx(shown * 2**1.5, rel=1e-3)
+    assert second == _boxes(three)[0]
+    assert ((at[0] - x) / large, (at[1] - y) / large) == pytest.approx(under, abs=2 / large)
+    three.drag(at, (at[0] - 120, at[1] + 30))  # beside the divider: the pictures move
+    moved, other = _boxes(three)
+    assert moved == other
+    assert moved[:2] == pytest.approx([x - 120, y + 30], abs=1)
+    assert _value(three) == 50
+    three.mouse("Wheel", *at, deltaX=0, deltaY=100)
+    assert _boxes(three)[0][2] == pytest.approx(large / 2**0.5, rel=1e-3)
+    assert three.troubles() == []
+
+
+def test_keys_do_all_that_the_pointer_does(three: Page) -> None:
+    fitted = _zoom(three)
+    for key, shift, value in (
+        ("ArrowRight", False, 52), ("ArrowUp", False, 54), ("ArrowLeft", True, 44), ("Home", False, 0),
+        ("ArrowLeft", False, 0), ("End", False, 100), (" ", False, 0), (" ", False, 100), ("ArrowDown", False, 98),
+    ):  # fmt: skip
+        three.press(key, "Space" if key == " " else "", shift=shift)
+        assert _value(three) == value, key
+    three.press("1", "Digit1")
+    assert _zoom(three) == 100 and _boxes(three)[0][2:] == [WIDTH, HEIGHT]
+    three.press("+", "BracketRight")
+    assert _zoom(three) == 141
+    three.press("-", "Slash")
+    three.press("-", "Slash")
+    assert _zoom(three) == 71
+    three.press("8", "Digit8")
+    assert _zoom(three) == 800
+    three.press("0", "Digit0")
+    assert _zoom(three) == fitted
+    names = "[...document.querySelectorAll('.name')].map(one => one.textContent)"
+    three.press('"', "Digit3", shift=True)
+    assert three.ask(names) == ["red.png", "blue.png"]
+    three.press("x", "KeyX")
+    assert three.ask(names) == ["blue.png", "red.png"]
+    three.press("PageDown")
+    assert three.ask(names) == ["blue.png", "green.png"]
+    three.press("PageUp", shift=True)
+    assert three.ask(names) == ["red.png", "green.png"]
+    three.press("9", "Digit9", shift=True)  # there is none
+    three.press("!", "Digit1", shift=True)  # it is on the left: the sides change
+    assert three.ask(names) == ["green.png", "red.png"]
+    assert three.ask("document.querySelector('#said').textContent") == "Left: green.png. Right: red.png."
+    assert (
+        three.ask("document.querySelector('#divider').getAttribute('aria-valuetext')") == "98 % green.png, 2 % red.png"
+    )
+    three.press("?", "Slash", shift=True)
+    assert three.ask("document.querySelector('#help').open") is True
+    assert three.troubles() == []
+
+
+def test_a_double_click_changes_between_all_and_pixel_for_pixel(three: Page) -> None:
+    left, top, width, height = _stage(three)
+    at = left + width * 0.3, top + height * 0.5
+    fitted = _zoom(three)
+    for expected in (4 * fitted, fitted):  # fitting enlarges this small one already
+        for count in (1, 2):
+            three.mouse("Pressed", *at, button="left", buttons=1, clickCount=count)
+            three.mouse("Released", *at, button="left", clickCount=count)
+        assert _zoom(three) == pytest.approx(expected, abs=3)
+
+
+def test_tab_goes_to_all_controls_and_shows_where_it_is(three: Page) -> None:
+    seen = []
+    for _ in range(11):
+        three.press("Tab")
+        seen.append(three.ask("document.activeElement.id"))
+        style = "getComputedStyle(document.activeElement.id === 'divider' ? document.activeElement.firstChild "
+        assert three.ask(f"parseFloat({style}: document.activeElement).outlineWidth)") >= 2, seen[-1]
+    assert seen == [
+        "left-choice", "swap", "right-choice", "zoom-out", "zoom-in", "fit", "exact", "loupe-switch", "theme",
+        "help-switch", "divider",
+    ]  # fmt: skip
+    three.press("ArrowRight")
+    assert _value(three) == 52
+
+
+def test_the_buttons_and_the_choice(three: Page) -> None:
+    for button, zoom in (("#exact", 100), ("#zoom-in", 141), ("#zoom-out", 100)):
+        three.click(button)
+        assert _zoom(three) == zoom
+    three.ask("(c => { c.value = 2; c.dispatchEvent(new Event('change')); })(document.querySelector('#left-choice'))")
+    left, top, width, height = _stage(three)
+    assert _colour(three.screenshot(), left + width / 2 - 40, top + height / 2) == BLUE
+    paper = _colour(three.screenshot(), 5, 695)
+    three.click("#theme")
+    assert sum(_colour(three.screenshot(), 5, 695)) < sum(paper) - 300  # light by default, here
+    assert three.troubles() == []
+
+
+def test_two_fingers_zoom(three: Page) -> None:
+    left, top, width, height = _stage(three)
+    x, y, before = left + width * 0.3, top + height * 0.5, _boxes(three)[0][2]
+    three.send("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
+
+    def touch(kind: str, *xs: float) -> None:
+        points = [{"x": at, "y": y, "id": number} for number, at in enumerate(xs)]
+        three.send("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=points)
+
+    touch("Start", x - 30)
+    touch("Start", x - 30, x + 30)
+    for spread in (40, 50, 60):
+        touch("Move", x - spread, x + spread)
+    touch("End")
+    assert _boxes(three)[0][2] == pytest.approx(2 * before, rel=0.02)
+    assert _value(three) == 50
+
+
+def test_pixels_are_crisp_when_large_and_the_loupe_shows_them(
+    realesr: Command, tmp_path: Path, browser: Browser
+) -> None:
+    board = (np.indices((40, 60)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    sources = [_write(tmp_path / "a.png", board), _write(tmp_path / "b.png", 255 - board)]
+    assert realesr("compare", *sources, "-o", tmp_path / "page.html").status == 0
+    page = browser.open(tmp_path / "page.html")
+    page.press("8", "Digit8")
+    left, top, *_ = _boxes(page)[0]
+    screen = page.screenshot()
+    field = screen[int(top) + 8 : int(top) + 64, int(left) + 16 : int(left) + 176, 0]
+    assert set(np.unique(field).tolist()) == {0, 255}  # no grey between the squares
+    assert np.array_equal(field[4::8, 4::8], np.tile([[255, 0], [0, 255]], (4, 10))[: len(field) // 8, :20])
+    page.press("l", "KeyL")
+    page.mouse("Moved", left + 20 * 8 + 4, top + 10 * 8 + 4)
+    texts = page.ask("[...document.querySelectorAll('#loupe span')].map(one => one.textContent)")
+    assert texts == ["#000000", "20, 10", "#ffffff"]
+    assert page.ask("document.querySelector('#loupe').hidden") is False
+    page.press("l", "KeyL")
+    assert page.ask("document.querySelector('#loupe').hidden") is True
+    assert page.troubles() == []
+
+
+def test_what_is_transparent_shows_squares_and_no_other_picture(
+    realesr: Command, tmp_path: Path, browser: Browser
+) -> None:
+    sources = [_flat(tmp_path / "a.png", (0, 0, 0, 0)), _flat(tmp_path / "b.png", RED)]
+    assert realesr("compare", *sources, "-o", tmp_path / "page.html").status == 0
+    page = browser.open(tmp_path / "page.html")
+    left, top, width, height = _stage(page)
+    row, middle = int(top + height / 2), int(left + width / 2)
+    strip = page.screenshot()[row, middle - 200 : middle - 60]
+    assert len(np.unique(strip, axis=0)) == 2 and (strip[:, 0] == strip[:, 1]).all()  # two greys
+
+
+def test_names_bring_nothing_into_the_page(realesr: Command, tmp_path: Path, browser: Browser) -> None:
+    evil = "<img src=x onerror=alert(1)>\"'&amp;$title <script>document.title=1<!-- content -->.png"
+    sources = [_flat(tmp_path / f"1{evil}", RED), _flat(tmp_path / f"2{evil}", GREEN)]
+    target = tmp_path / "page.html"
+    assert realesr("compare", *sources, "-o", target).status == 0
+    page = browser.open(target)
+    assert page.ask("document.querySelectorAll('img').length") == 2
+    assert page.ask("document.querySelectorAll('script').length") == 1
+    assert page.ask("document.querySelector('#left-name').textContent") == f"1{evil}"
+    assert page.ask("document.querySelector('tbody th').textContent") == f"1{evil}"
+    assert page.ask("document.title") == f"1{evil} | 2{evil}"
+    assert page.troubles() == []
+    # and what was brought in would not run
+    page.ask(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=\"https://example.org/a.png\" onerror=hacked=1>')"
+    )
+    assert page.ask("typeof hacked") == "undefined"
+    assert any("Content Security Policy" in str(trouble) for trouble in page.troubles())
+
+
+# ---- what is in it
+
+
+def test_scores_are_against_the_first_or_the_reference(realesr: Command, tmp_path: Path) -> None:
+    true = _noise(60, 80)
+    near, far = (np.clip(true.astype(int) + d, 0, 255).astype(np.uint8) for d in (2, 9))
+    names = {"true": true, "near": near, "far": far}
+    sources = {name: _write(tmp_path / f"{name}.png", pixels) for name, pixels in names.items()}
+    done = realesr("compare", *sources.values(), "-o", tmp_path / "a.html", "--json")
+    assert done.status == 0
+    (event,) = done.events("compared")
+    first, second, third = event["pictures"]
+    assert event["reference"] == "true.png" and set(first) == {"name", "size"}
+    assert second["psnr_rgb_db"] == pytest.approx(10 * np.log10(255**2 / ((near.astype(int) - true) ** 2).mean()))
+    assert second["ssim_y"] > third["ssim_y"] > 0
+    done = realesr(
+        "compare", sources["near"], sources["far"], "--reference", sources["true"], "-o", tmp_path / "b.html"
+    )
+    assert done.status == 0
+    assert "true.png  80x60  reference" in done.out and "42.22 dB" in done.out
+    text = (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "PSNR and SSIM to true.png" in text
+    best = re.findall(r"<td class=best>([^<]+)", text)
+    assert best[0] == f"{second['psnr_y_db']:.2f} dB" and len(best) == 4
+    done = realesr("compare", *sources.values(), "--reference", sources["far"], "-o", tmp_path / "c.html", "--json")
+    assert [("psnr_y_db" in one) for one in done.events("compared")[0]["pictures"]] == [True, True, False]
+
+
+def test_scores_in_bands_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from realesr_train.metrics.psnr_ssim import psnr, ssim
+
+    a, b = _noise(61, 80), _noise(62, 80)[:61]
+    monkeypatch.setattr(comparison, "_BAND_PX", 7 * 80)
+    scores = comparison._scores(a, b, 3)
+    assert scores["psnr_y_db"] == pytest.approx(psnr(a, b, border=3, luma=True), rel=1e-12)
+    assert scores["psnr_rgb_db"] == pytest.approx(psnr(a, b, border=3), rel=1e-12)
+    assert scores["ssim_y"] == pytest.approx(ssim(a, b, border=3, luma=True), rel=1e-12)
+    assert scores["ssim_rgb"] == pytest.approx(ssim(a, b, border=3), rel=1e-12)
+
+
+def test_equal_and_tiny_pictures_have_scores_too(realesr: Command, tmp_path: Path) -> None:
+    source = _flat(tmp_path / "a.png", RED, 5, 6)
+    done = realesr("compare", source, source, "-o", tmp_path / "page.html")
+    assert done.status == 0
+    assert re.search(r"a\.png \(2\)\s+6x5\s+equal\s+–\s+equal\s+–", done.out)
+
+
+def test_pictures_lie_in_the_page_without_loss_at_the_size_of_the_largest(realesr: Command, tmp_path: Path) -> None:
+    small, large = _noise(30, 40), _noise(120, 160)
+    sources = [_write(tmp_path / "s.png", small), _write(tmp_path / "l.png", large)]
+    done = realesr("compare", *sources, "-o", tmp_path / "page.html")
+    assert done.status == 0
+    assert "40x30, bicubic to 160x120" in done.out
+    first, second = _pictures_of(tmp_path / "page.html")
+    assert np.array_equal(second, large)
+    off = np.abs(first.astype(int) - _bicubic_by_hand(small, 4))
+    assert off.max() <= 1 and (off > 0).mean() < 0.01  # halves, of which float32 makes a bit more or less
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "dtype"),
+    [("a.png", 1, np.uint8), ("a.png", 4, np.uint8), ("a.tif", 3, np.uint16), ("a.png", 4, np.uint16)],
+)
+def test_every_kind_of_picture_is_shown(name: str, channels: int, dtype: Any, realesr: Command, tmp_path: Path) -> None:
+    pixels = _noise(48, 64, channels, dtype)
+    small = _noise(24, 32, channels, dtype)
+    sources = [_write(tmp_path / "colour.png", _noise(48, 64)), _write(tmp_path / name, pixels)]
+    sources.append(_write(tmp_path / f"small{name}", small))
+    assert realesr("compare", *sources, "-o", tmp_path / "page.html").status == 0
+    shown = _pictures_of(tmp_path / "page.html")[1]
+    expected = pixels if dtype == np.uint8 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    assert np.array_equal(shown, expected.repeat(3, 2) if channels == 1 else expected)
+
+
+def test_a_part_and_a_quality(realesr: Command, tmp_path: Path) -> None:
+    a, b = _noise(100, 120), _noise(101, 120)[:100]
+    sources = [_write(tmp_path / "a.png", a), _write(tmp_path / "b.png", b)]
+    target = tmp_path / "page.html"
+    for crop, part in (
+        ("40x30", np.s_[35:65, 40:80]), ("40x30+90+80", np.s_[80:100, 90:120]), ("999x999", np.s_[:, :]),
+    ):  # fmt: skip
+        assert realesr("compare", *sources, "-o", target, "--crop", crop, "--overwrite").status == 0
+        assert np.array_equal(_pictures_of(target)[1], b[part]), crop
+    large = target.stat().st_size
+    done = realesr("compare", *sources, "-o", target, "--quality", "30", "--overwrite", "--json")
+    assert done.status == 0 and done.events("compared")[0]["bytes"] == target.stat().st_size < large - 5000
+    assert "WebP of quality 30" in target.read_text(encoding="utf-8")
+
+
+def test_models_beside_bicubic_and_the_truth(
+    realesr: Command, model_file: Path, picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    low, true = picture("low.png", 20, 30), _write(tmp_path / "true.png", _noise(80, 120))
+    second = tmp_path / "second,model.safetensors"
+    second.write_bytes(model_file.read_bytes())
+    arguments = ["compare", low, "--models", model_file, "--models", second, "-o", tmp_path / "page.html", "--json"]
+    done = realesr(*arguments, "--reference", true, "--device", "cpu", "--precision", "fp32", "--tile", "16")
+    assert done.status == 0, done.err
+    (event,) = done.events("compared")
+    assert [one["name"] for one in event["pictures"]][0::3] == ["bicubic", "true.png"]
+    assert len({one["name"] for one in event["pictures"]}) == 4 and len(done.events("model")) == 2
+    assert (event["width"], event["height"], event["reference"]) == (120, 80, "true.png")
+    _, by_model, again, last = _pictures_of(tmp_path / "page.html")
+    assert np.array_equal(by_model, again) and np.array_equal(last, read_image(true).pixels)
+    assert realesr("image", low, "-m", model_file, "-o", tmp_path / "x4.png", "--precision", "fp32").status == 0
+    assert np.array_equal(by_model, read_image(tmp_path / "x4.png").pixels)
+    assert "a border of 4 pixels left out" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_models_without_the_truth_have_no_scores(
+    realesr_process: Command, model_file: Path, picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "page.html"
+    done = realesr_process(
+        "compare", picture("low.png"), "--models", f"{model_file},{model_file}", "-s", "3", "-o", target
+    )
+    assert done.status == 0, done.err
+    assert "No scores: --reference names" in done.out and "96x72" in done.out and "PSNR" not in done.out
+    assert len(_pictures_of(target)) == 3
+
+
+def test_two_profiles_and_two_proportions_are_said(realesr: Command, tmp_path: Path) -> None:
+    sources = [_write(tmp_path / "a.png", _noise(100, 150)), _write(tmp_path / "b.png", _noise(198, 302))]
+    done = realesr("compare", *sources, "-o", tmp_path / "page.html")
+    assert done.status == 0 and "stretched by 1.7 %" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["{a}"], 2, "one picture has nothing to be compared with"),
+        (["{a}", "{none}"], 4, "cannot read"),
+        (["{a}", "{text}"], 4, "it is not a picture"),
+        (["{a}", "{wide}"], 4, "not one picture in two sizes"),
+        (["{a}", "{a}", "-o", "{a}"], 2, "what is written is a web page"),
+        (["{a}", "{a}", "-o", "{there}"], 6, "is already there"),
+        (["{a}", "{a}", "-o", "{folder}/no/page.html"], 6, "its folder does not exist"),
+        (["{a}", "{pic}", "-o", "{pic}", "--overwrite"], 2, "is one of the pictures"),
+        (["{a}", "{a}", "--crop", "3"], 2, "--crop 3 is not a part"),
+        (["{a}", "{a}", "--crop", "3x3+900+0"], 2, "no part of the 200x120 pixels"),
+        (["{a}", "{a}", "--crop", "0x3"], 2, "no part of"),
+        (["{a}", "{a}", "--quality", "0"], 2, "--quality must lie between"),
+        (["{a}", "{a}", "--models", "x4plus"], 2, "--models takes one picture"),
+        (["{a}", "{a}", "-s", "2"], 2, "--scale is for --models"),
+        (["{a}", "--models", "no-such-model"], 3, "no-such-model"),
+        (["{a}", "{a}", "--reference", "{none}"], 4, "cannot read"),
+        (["{a}", "{a}", "--max-pixels", "9"], 4, "the limit is"),
+    ],
+)
+def test_what_is_refused(arguments: list[str], status: int, words: str, realesr: Command, tmp_path: Path) -> None:
+    places = {name: tmp_path / f"{name}.png" for name in ("a", "none", "text", "wide")}
+    places |= {"there": tmp_path / "there.html", "pic": tmp_path / "pic.html", "folder": tmp_path}
+    _flat(places["a"], RED)
+    _flat(places["wide"], RED, 100, 300)
+    places["pic"].write_bytes(places["a"].read_bytes())
+    places["text"].write_text("no picture")
+    places["there"].write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    target = [] if "-o" in arguments else ["-o", str(tmp_path / "page.html")]
+    done = realesr("compare", *(text.format(**places) for text in arguments), *target)
+    assert (done.status, words in done.err) == (status, True), done.err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_what_no_browser_would_show_is_refused(
+    realesr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _write(tmp_path / "a.png", _noise(100, 100))
+    for name, limit, words in (("_MOST_PIXELS", 19_999, "more than a page can hold"), ("_MOST_BYTES", 999, "browsers")):
+        with monkeypatch.context() as patch:
+            patch.setattr(comparison, name, limit)
+            done = realesr("compare", source, source, "-o", tmp_path / "page.html")
+        assert done.status == 4 and words in done.err and "--crop" in done.err
+        assert not (tmp_path / "page.html").exists()
