@@ -6,7 +6,7 @@ Trap: what is shown and scored is 8-bit, as screens show it; a browser would rou
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from realesr_cli.image_io import Image, Pixels, encode_image, read_image
 from realesr_cli.models.architectures import load_model
 from realesr_cli.options import Crop, DeviceOptions, InputOptions, SizeOptions, TileOptions
 from realesr_cli.pages.compare_page import COLUMNS, Scores, Shown, score_text, write_compare_page
-from realesr_cli.reporting import Reporter
+from realesr_cli.reporting import Reporter, progress
 from realesr_cli.upscaler import Upscaler
 
 _MOST_BYTES = 24_000_000
@@ -34,7 +34,7 @@ _LARGEST_STRETCH = 0.02
 """Of one side against the other: what cutting sides to multiples does to small pictures. More is another picture."""
 _WEBP_SIDE_PX = next(kind.largest_side_px or 0 for kind in FORMATS if kind.name == "webp")
 _SSIM_WINDOW_PX = 11
-_BAND_PX = 2**21  # that are scored at once: scores are computed in float64
+_BAND_PX = 2**20  # that are scored at once: scores are computed in float64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,13 +147,15 @@ def _compare(
             message="the pictures have different colour profiles; scores compare their plain numbers",
             hint="the page shows each picture by its own",
         )
+    encoded = [_encoded(panel, page) for panel in panels]
     scores: list[Scores | None] = [None] * len(panels)
     if reference is not None:
         true = panels[reference].image.pixels
-        scores = [
-            None if number == reference else _scores(panel.image.pixels, true, border)
-            for number, panel in enumerate(panels)
-        ]
+        others = [number for number in range(len(panels)) if number != reference]
+        # four passes over each picture: PSNR and SSIM, on luma and RGB
+        with progress(reporter, 4 * height * width * len(others), "pixels", label="scoring") as advance:
+            for number in others:
+                scores[number] = _scores(panels[number].image.pixels, true, border, advance)
     shown = [
         Shown(
             name=panel.name,
@@ -168,7 +170,7 @@ def _compare(
     about = _about(shown, reference, border, page, box, whole)
     with replacing(page.target, overwrite=page.overwrite) as temporary:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            write_compare_page(file, shown, _encoded(panels, page), about)
+            write_compare_page(file, shown, encoded, about)
         size_bytes = temporary.stat().st_size
     reporter.emit(
         "compared",
@@ -273,7 +275,9 @@ def _bicubic(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return resized
 
 
-def _scores(pixels: Pixels, true: Pixels, border: int) -> Scores:
+def _scores(
+    pixels: Pixels, true: Pixels, border: int, advance: Callable[[float], None] = lambda pixels: None
+) -> Scores:
     """How near `pixels` are to `true`; what is transparent lies on white."""
     from realesr_train.metrics.psnr_ssim import ssim
 
@@ -283,10 +287,10 @@ def _scores(pixels: Pixels, true: Pixels, border: int) -> Scores:
     height, width = a.shape[:2]
     scores: Scores = {}
     for colours, luma in (("y", True), ("rgb", False)):
-        error = _mean_over_bands(partial(_squared_error, luma=luma), a, b, 1)
+        error = _mean_over_bands(partial(_squared_error, luma=luma), a, b, 1, advance)
         scores[f"psnr_{colours}_db"] = 10 * math.log10(255**2 / error) if error else math.inf
         scores[f"ssim_{colours}"] = (
-            _mean_over_bands(partial(ssim, luma=luma), a, b, _SSIM_WINDOW_PX)
+            _mean_over_bands(partial(ssim, luma=luma), a, b, _SSIM_WINDOW_PX, advance)
             if min(height, width) >= _SSIM_WINDOW_PX
             else None
         )
@@ -299,7 +303,9 @@ def _squared_error(a: Pixels, b: Pixels, *, luma: bool) -> float:
     return 255**2 / math.pow(10, psnr(a, b, luma=luma) / 10)
 
 
-def _mean_over_bands(score: Callable[[Pixels, Pixels], float], a: Pixels, b: Pixels, window_px: int) -> float:
+def _mean_over_bands(
+    score: Callable[[Pixels, Pixels], float], a: Pixels, b: Pixels, window_px: int, advance: Callable[[float], None]
+) -> float:
     """The mean over all windows of `window_px` rows, from means over bands of them: so little is in memory at once."""
     count: int = a.shape[0] - window_px + 1
     rows = max(1, _BAND_PX // a.shape[1])
@@ -308,6 +314,7 @@ def _mean_over_bands(score: Callable[[Pixels, Pixels], float], a: Pixels, b: Pix
         windows = min(rows, count - top)
         band = slice(top, top + windows + window_px - 1)
         total += windows * score(a[band], b[band])
+        advance(windows * a.shape[1])
     return total / count
 
 
@@ -317,19 +324,16 @@ def _opaque_rgb(pixels: Pixels) -> Pixels:
     return pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def _encoded(panels: Sequence[_Panel], page: PageOptions) -> Iterator[tuple[str, bytes]]:
-    """Kind and bytes of each picture's file. Raises: UnsupportedInput (more than a browser shows)."""
-    for panel in panels:
-        kind = "webp" if max(panel.image.pixels.shape[:2]) <= _WEBP_SIDE_PX else "png"
-        data = encode_image(
-            Path(f"{panel.name}.{kind}"), panel.image, quality=page.quality, lossless=page.quality is None
+def _encoded(panel: _Panel, page: PageOptions) -> tuple[str, bytes]:
+    """Kind and bytes of the picture's file in the page. Raises: UnsupportedInput (more than a browser shows)."""
+    kind = "webp" if max(panel.image.pixels.shape[:2]) <= _WEBP_SIDE_PX else "png"
+    data = encode_image(Path(f"{panel.name}.{kind}"), panel.image, quality=page.quality, lossless=page.quality is None)
+    if len(data) > _MOST_BYTES:
+        raise UnsupportedInput(
+            f"{panel.name} has {len(data) / 1e6:.0f} MB; browsers show {_MOST_BYTES / 1e6:.0f} MB in a page",
+            hint="--quality 95 loses a little detail, --crop 3000x2000 shows the middle",
         )
-        if len(data) > _MOST_BYTES:
-            raise UnsupportedInput(
-                f"{panel.name} has {len(data) / 1e6:.0f} MB; browsers show {_MOST_BYTES / 1e6:.0f} MB in a page",
-                hint="--quality 95 loses a little detail, --crop 3000x2000 shows the middle",
-            )
-        yield kind, data
+    return kind, data
 
 
 def _size_text(panel: _Panel, whole: tuple[int, int]) -> str:
