@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from realesr_cli import comparison
 from realesr_cli.image_io import Image, Pixels, read_image, write_image
+from realesr_cli.metadata import Metadata
 
 Command = Callable[..., Any]
 
@@ -179,10 +180,24 @@ def test_models_without_the_truth_have_no_scores(
     assert len(_pictures_of(target)) == 3
 
 
-def test_two_profiles_and_two_proportions_are_said(realesr: Command, tmp_path: Path) -> None:
+def test_two_proportions_are_said(realesr: Command, tmp_path: Path) -> None:
     sources = [_write(tmp_path / "a.png", _noise(100, 150)), _write(tmp_path / "b.png", _noise(198, 302))]
     done = realesr("compare", *sources, "-o", tmp_path / "page.html")
     assert done.status == 0 and "stretched by 1.7 %" in done.err
+    sources[1] = _write(tmp_path / "c.png", _noise(203, 304))  # 2.03 times as large: rounding could do that
+    assert "stretched" not in realesr("compare", *sources, "-o", tmp_path / "other.html").err
+
+
+def test_colour_profiles_go_into_the_page_and_different_ones_are_said(realesr: Command, tmp_path: Path) -> None:
+    icc = bytes(16) + b"RGB " + bytes(16) + b"acsp" + bytes(88)
+    icc = len(icc).to_bytes(4, "big") + icc[4:]
+    sources = [_write(tmp_path / "a.png", _noise(20, 30)), tmp_path / "b.png"]
+    write_image(sources[1], Image(pixels=_noise(21, 30)[:20], metadata=Metadata(icc=icc, dpi=(72, 72))))
+    done = realesr("compare", *sources, "-o", tmp_path / "page.html", "--json")
+    assert [event["code"] for event in done.events("warning")] == ["profile"]
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    (second,) = re.findall(r'alt="b.png".*base64,([^"]+)"', text)
+    assert read_image(base64.b64decode(second)).metadata == Metadata(icc=icc)
 
 
 @pytest.mark.parametrize(
@@ -232,3 +247,11 @@ def test_what_no_browser_would_show_is_refused(
             done = realesr("compare", source, source, "-o", tmp_path / "page.html")
         assert done.status == 4 and words in done.err and "--crop" in done.err
         assert not (tmp_path / "page.html").exists()
+
+
+def test_the_flags_are_frozen(realesr: Command) -> None:
+    found = set(re.findall(r"--[a-z-]+", realesr("compare", "--help").out))
+    assert found == {
+        "--output", "--models", "--reference", "--scale", "--crop", "--quality", "--device", "--precision", "--threads",
+        "--tile", "--max-pixels", "--overwrite", "--offline", "--json", "--quiet", "--verbose", "--help",
+    }  # fmt: skip
