@@ -117,8 +117,8 @@ function paint() {
     pictures[chosen[side]].style.transform = `translate(${left}px, ${top}px) scale(${view.scale})`;
   }
   const share = `${view.divider * 100}%`;
+  // the left one lies over the right one, and hides it also where it is transparent: there are its squares
   layers.left.style.clipPath = `inset(0 calc(100% - ${share}) 0 0)`;
-  layers.right.style.clipPath = `inset(0 0 0 ${share})`;
   divider.style.left = share;
   const percent = Math.round(view.divider * 100);
   divider.setAttribute("aria-valuenow", percent);

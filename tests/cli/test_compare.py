@@ -209,6 +209,7 @@ def test_colour_profiles_go_into_the_page_and_different_ones_are_said(realesr: C
         (["{a}", "{wide}"], 4, "not one picture in two sizes"),
         (["{a}", "{a}", "-o", "{a}"], 2, "what is written is a web page"),
         (["{a}", "{a}", "-o", "{there}"], 6, "is already there"),
+        (["{a}", "--models", "no-such-model", "-o", "{there}"], 6, "is already there"),  # before anything is loaded
         (["{a}", "{a}", "-o", "{folder}/no/page.html"], 6, "its folder does not exist"),
         (["{a}", "{pic}", "-o", "{pic}", "--overwrite"], 2, "is one of the pictures"),
         (["{a}", "{a}", "--crop", "3"], 2, "--crop 3 is not a part"),

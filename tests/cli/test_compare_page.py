@@ -160,8 +160,8 @@ def test_tab_goes_to_all_controls_and_shows_where_it_is(three: Page) -> None:
     for _ in range(11):
         three.press("Tab")
         seen.append(three.ask("document.activeElement.id"))
-        style = "getComputedStyle(document.activeElement.id === 'divider' ? document.activeElement.firstChild "
-        assert three.ask(f"parseFloat({style}: document.activeElement).outlineWidth)") >= 2, seen[-1]
+        marked = "document.activeElement.id === 'divider' ? document.activeElement.firstChild : document.activeElement"
+        assert three.ask(f"getComputedStyle({marked}).outlineStyle") == "solid", seen[-1]
     assert seen == [
         "left-choice", "swap", "right-choice", "zoom-out", "zoom-in", "fit", "exact", "loupe-switch", "theme",
         "help-switch", "divider",
@@ -219,6 +219,9 @@ def test_pixels_are_crisp_when_large_and_the_loupe_shows_them(
     texts = page.ask("[...document.querySelectorAll('#loupe span')].map(one => one.textContent)")
     assert texts == ["#000000", "20, 10", "#ffffff"]
     assert page.ask("document.querySelector('#loupe').hidden") is False
+    x, y = page.ask("(box => [box.left, box.top])(document.querySelector('#loupe canvas').getBoundingClientRect())")
+    seen = page.screenshot()[int(y) + 4 : int(y) + 60, int(x) + 4 : int(x) + 60, 0]
+    assert set(np.unique(seen).tolist()) == {0, 255}
     page.press("l", "KeyL")
     assert page.ask("document.querySelector('#loupe').hidden") is True
     assert page.troubles() == []
