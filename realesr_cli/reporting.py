@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PROGRESS_INTERVAL_S = 0.2
 # Events that are the result of a command, not news of the way there.
-_ASKED_FOR = ("plan", "doctor")
+_ASKED_FOR = ("plan", "doctor", "compared")
 
 
 class Reporter(Protocol):
@@ -111,7 +111,7 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = "fetching {name} from {source}".format_map(fields)
         case "note" if verbose:
             text = fields["message"]
-        case "plan" | "doctor":
+        case "plan" | "doctor" | "compared":
             text = fields["text"]
         case "warning" | "failed":
             hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""

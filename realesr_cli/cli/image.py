@@ -142,16 +142,7 @@ def image(
             jobs = without_finished(jobs, run.reporter)
             run.summary["skipped"] = planned - len(jobs)
         with Upscaler(loaded, device=device_options, tile=tile_options, reporter=run.reporter) as upscaler:
-            run.reporter.emit(
-                "model",
-                name=loaded.name,
-                architecture=loaded.architecture,
-                scale=loaded.scale,
-                sha256=loaded.sha256,
-                device=str(upscaler.choice.device),
-                precision=upscaler.choice.precision,
-                reason="; ".join(filter(None, (reason, upscaler.choice.reason))),
-            )
+            upscaler.announce(reason)
             if dry_run:
                 describe_jobs(
                     jobs,
