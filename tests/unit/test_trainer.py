@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from realesr_cli.errors import ConfigError, CorruptWeights, ModelNotFound, TrainingDiverged, UsageError
+from realesr_cli.errors import (
+    ConfigError,
+    CorruptWeights,
+    ModelNotFound,
+    OutOfMemory,
+    TrainingDiverged,
+    UsageError,
+)
 from realesr_cli.models.architectures import load_model
 from realesr_cli.models.colours import low
 from realesr_cli.reporting import NULL
@@ -238,6 +245,15 @@ def test_steps_without_a_finite_gradient_are_counted_and_end_the_run(
     assert [skipped[step] for step in (2, 3, 4, 5, 8, 9, 11)] == [0, 1, 2, 2, 2, 3, 5]
     kept = checkpoint.load(checkpoint.folders(place / "run")[0][1])
     assert kept.step == 10 and all(value.isfinite().all() for value in kept.groups["model"].values())
+
+
+def test_memory_that_runs_out_is_told_with_what_to_lower(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Trainer, "_train", full)
+    with pytest.raises(OutOfMemory, match=r"data\.batch = 4 in data\.accumulate = 1 parts, data\.patch_px = 32"):
+        train(configs(place))
 
 
 def test_a_run_of_another_configuration_is_refused_by_key_unless_allowed(place: Path) -> None:
