@@ -1,5 +1,6 @@
 """The trainer: resuming, targets, skipped steps, stages, and that it learns."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -245,6 +246,47 @@ def test_steps_without_a_finite_gradient_are_counted_and_end_the_run(
     assert [skipped[step] for step in (2, 3, 4, 5, 8, 9, 11)] == [0, 1, 2, 2, 2, 3, 5]
     kept = checkpoint.load(checkpoint.folders(place / "run")[0][1])
     assert kept.step == 10 and all(value.isfinite().all() for value in kept.groups["model"].values())
+
+
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler"
+)
+
+
+@pytest.mark.slow  # half a minute where nothing is in the compiler's cache
+@needs_compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
+def test_a_compiled_network_learns_the_same_and_goes_on_bit_for_bit(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["run.steps=8", "validation.every=4", "run.compile=true"]
+    runs = {name: [*few, f'run.folder="{place / name}"'] for name in ("compiled", "halved", "plain")}
+    runs["plain"][2] = "run.compile=false"
+    for name in ("compiled", "plain"):
+        train(configs(place, TINY, GAN, overrides=runs[name]))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it was compiled
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(configs(place, TINY, GAN, overrides=runs["halved"]))
+    train(configs(place, TINY, GAN, overrides=runs["halved"]))
+    compiled, halved, plain = (columns(place / name) for name in ("compiled", "halved", "plain"))
+    assert halved == compiled and len(compiled["loss.pixel"]) == 8
+    assert set(plain) == set(compiled)
+    for name, values in plain.items():
+        assert values == pytest.approx(compiled[name], rel=1e-4, abs=1e-6), name
+    assert load_model(place / "compiled" / "model.safetensors").architecture == "SRVGGNetCompact"
+
+
+def test_what_keeps_torch_from_compiling_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def fail(*_: Any) -> Any:
+        raise kind("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr(Trainer, "_train", fail)
+    with pytest.raises(ConfigError, match=r"run\.compile = true: .*No working C\+\+ compiler found$"):
+        train(configs(place, overrides=["run.compile=true"]))
 
 
 def test_memory_that_runs_out_is_told_with_what_to_lower(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

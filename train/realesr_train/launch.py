@@ -93,7 +93,7 @@ def train(stages: Sequence[TrainConfig], reporter: Reporter, *, allow_change: bo
             if result is not None and not stage.model.start_from:
                 stage = replace(stage, model=replace(stage.model, start_from=str(result.model.resolve())))
             counted = (number + 1, len(stages))
-            with _memory_told(stage, world):
+            with _failures_of_torch_told(stage, world):
                 result = _train_stage(stage, place, world, reporter, stage=counted, allow_change=allow_change)
         assert result is not None
         if len(stages) > 1 and world.is_main:
@@ -104,11 +104,15 @@ def train(stages: Sequence[TrainConfig], reporter: Reporter, *, allow_change: bo
 
 
 @contextmanager
-def _memory_told(config: TrainConfig, world: World) -> Iterator[None]:
-    """Raises: OutOfMemory in place of what torch raises."""
+def _failures_of_torch_told(config: TrainConfig, world: World) -> Iterator[None]:
+    """Raises: OutOfMemory, ConfigError (torch.compile cannot work here) in place of what torch raises."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if config.run.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            why = str(error).partition("\n")[0]
+            hint = "it needs a C++ compiler, on a GPU also the package triton; or say run.compile = false"
+            raise ConfigError(f"run.compile = true: torch.compile fails here: {why}", hint=hint) from error
         if not is_out_of_memory(error):
             raise
         data = config.data
