@@ -69,8 +69,9 @@ def wrap(network: nn.Module, world: World, *, always_alike: bool) -> nn.Module:
     """The network, its gradients averaged over all ranks in backward passes; alone it stays as it is.
 
     `always_alike`: each backward pass exchanges the same gradients. Traps: said of a discriminator, which is frozen
-    while the generator learns, it makes torch leave gradients of some layers unaveraged, without a word; with several
-    micro-batches, of which only the last exchanges, torch 2.13 fails.
+    while the generator learns, it makes torch leave gradients of some layers unaveraged, without a word. With several
+    micro-batches, of which only the last exchanges, torch 2.13 fails in the first step; if that one exchanges all of
+    them it works, but sums in another order, and a run that goes on would no longer be the uninterrupted one.
     Buffers are left alone in forward: those of spectral normalisation are the same on all ranks anyway.
     """
     if world.size == 1:
