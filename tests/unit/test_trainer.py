@@ -100,6 +100,28 @@ def test_an_interrupted_run_goes_on_with_the_same_losses_bit_for_bit(
         assert all(torch.equal(value, ends[1].groups[name][key]) for key, value in tensors.items()), name
 
 
+def test_the_best_validation_is_remembered(place: Path) -> None:
+    """A later and worse one must not become the best of a run that goes on."""
+    (config,) = configs(place)
+    one, other = Trainer(config, "fp32", ALONE, Events()), Trainer(config, "fp32", ALONE, Events())
+    one.best, one.last_metrics = {"step": 3, "psnr_y_db": 30.0}, {"psnr_y_db": 29.0}
+    other.load_state(one.state())
+    assert (other.best, other.last_metrics) == (one.best, one.last_metrics)
+
+
+def test_what_goes_wrong_in_a_run_is_said_while_it_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer.validate
+
+    def tinted(*arguments: Any, **options: Any) -> dict[str, float]:
+        return {**original(*arguments, **options), "shift_r_levels": 9.0}
+
+    monkeypatch.setattr(trainer, "validate", tinted)
+    events = Events()
+    train(configs(place, overrides=["validation.every=2", "run.steps=8"]), events)
+    (warning,) = events.of("warning")
+    assert warning["code"] == "colour_drift" and warning["message"].startswith("red is ")
+
+
 def test_the_scaler_of_half_precision_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's float16 on a CPU differs in the last bit from run to run, so only nearly the same losses."""
     settings = ["run.steps=12", 'run.precision="fp16"', "validation.every=0"]
@@ -278,6 +300,7 @@ def test_a_compiled_network_learns_the_same_and_goes_on_bit_for_bit(
     assert load_model(place / "compiled" / "model.safetensors").architecture == "SRVGGNetCompact"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
 def test_what_keeps_torch_from_compiling_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.distributed import DistError
 
 from realesr_cli.atomic import output_error, replacing
 from realesr_cli.device import is_out_of_memory, keep_freed_memory
-from realesr_cli.errors import ConfigError, OutOfMemory, RealesrError, UsageError
+from realesr_cli.errors import ConfigError, DeviceError, OutOfMemory, RealesrError, UsageError
 from realesr_cli.models.architectures import load_model
 from realesr_cli.reporting import NULL, Reporter
 from realesr_train import checkpoint, distributed
@@ -105,7 +106,9 @@ def train(stages: Sequence[TrainConfig], reporter: Reporter, *, allow_change: bo
 
 @contextmanager
 def _failures_of_torch_told(config: TrainConfig, world: World) -> Iterator[None]:
-    """Raises: OutOfMemory, ConfigError (torch.compile cannot work here) in place of what torch raises."""
+    """Raises: OutOfMemory, ConfigError (torch.compile cannot work here), DeviceError (another process is gone) in place
+    of what torch raises.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -113,6 +116,11 @@ def _failures_of_torch_told(config: TrainConfig, world: World) -> Iterator[None]
             why = str(error).partition("\n")[0]
             hint = "it needs a C++ compiler, on a GPU also the package triton; or say run.compile = false"
             raise ConfigError(f"run.compile = true: torch.compile fails here: {why}", hint=hint) from error
+        if isinstance(error, DistError) or (world.size > 1 and "gloo" in str(error)):
+            raise DeviceError(
+                f"process {world.rank + 1} of {world.size} has lost the others",
+                hint="the first that failed says why; the same command goes on from the last checkpoint",
+            ) from error
         if not is_out_of_memory(error):
             raise
         data = config.data
