@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from realesr_cli.models.reading import read_weights
+from realesr_train.features import FeatureNetwork
 from realesr_train.losses import adversarial, pixel
-from realesr_train.losses.perceptual import FeatureNetwork, PerceptualLoss
+from realesr_train.losses.perceptual import PerceptualLoss
 
 Golden = Callable[[str], Path]
 _KINDS: tuple[adversarial.Kind, ...] = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")
