@@ -15,8 +15,8 @@ from realesr_cli.options import DeviceOptions, Precision, TileOptions
 from realesr_cli.reporting import Reporter
 
 if TYPE_CHECKING:
+    from realesr_train.eval_set import Sample
     from realesr_train.evaluation import Contender
-    from realesr_train.test_set import Sample
 
 _HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
 """Errors that every further picture would meet as well."""

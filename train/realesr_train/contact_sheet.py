@@ -1,6 +1,6 @@
 """A picture of an evaluation: for some pictures of the set the same crop of every model's result, side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr_cli.image_io import Image, write_image
+from realesr_train.eval_set import Pixels
 from realesr_train.measuring import COLUMNS, Values
-from realesr_train.test_set import Pixels
 
 MOST_ROWS = 24
 """Pictures on one sheet."""
@@ -28,8 +28,10 @@ _NUMBERS_IN_LABEL = 2
 class ContactSheet:
     """Grows by a row for each picture that it is shown, of which it keeps the crops alone."""
 
-    def __init__(self, scale: int) -> None:
+    def __init__(self, scale: int, networks: Collection[str]) -> None:
+        """`networks` are the results that choose the crop; with fewer than two, all do."""
         self._scale = scale
+        self._networks = networks
         self._rows: list[Pixels] = []
 
     def add(
@@ -37,9 +39,12 @@ class ContactSheet:
     ) -> None:
         """A row: the low-resolution picture with its pixels repeated, the results in order, and the clean one.
 
-        The crop is where the results differ most; of a single one, where it has most detail.
+        The crop is where the networks differ most; one alone, from the other results.
         """
-        crop = find_crop(list(results.values()), side_px=_CROP_PX, grid_px=self._scale)
+        compared = [result for model, result in results.items() if model in self._networks]
+        crop = find_crop(
+            compared if len(compared) > 1 else list(results.values()), side_px=_CROP_PX, grid_px=self._scale
+        )
         tiles = [_tile(low.repeat(self._scale, 0).repeat(self._scale, 1)[crop], f"{name}: LR", "")]
         tiles += [_tile(result[crop], model, _numbers(values[model])) for model, result in results.items()]
         if clean is not None:
@@ -47,14 +52,18 @@ class ContactSheet:
         self._rows.append(_joined(tiles, axis=1))
 
     def write(self, path: Path) -> None:
-        """Writes the rows one below the other as PNG, over an older one. Raises: DiskFull, OutputError."""
-        write_image(path, Image(pixels=_joined(self._rows, axis=0)), overwrite=True)
+        """Writes the rows, if there are any, one below the other as PNG, over an older one.
+
+        Raises: DiskFull, OutputError.
+        """
+        if self._rows:
+            write_image(path, Image(pixels=_joined(self._rows, axis=0)), overwrite=True)
 
 
 def find_crop(results: Sequence[Pixels], *, side_px: int, grid_px: int) -> tuple[slice, slice]:
     """Rows and columns of the square of about `side_px`, at multiples of `grid_px`, where the pictures differ most.
 
-    One picture differs from its own blur.
+    One picture is compared with its own blur: the place with most detail.
     """
     greys = [result.astype(np.float32).mean(2) for result in results]
     if len(greys) == 1:

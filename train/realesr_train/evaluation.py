@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +20,7 @@ from realesr_train import evaluation_report as report
 from realesr_train.contact_sheet import ContactSheet, chosen
 from realesr_train.data.folder import warn
 from realesr_train.degradation.resize import imresize
-from realesr_train.evaluation_report import Row
-from realesr_train.limits import check_scale, check_seed
-from realesr_train.measuring import Metrics, Values, check_names, measurer, open_lpips, plain
-from realesr_train.test_set import (
+from realesr_train.eval_set import (
     DEGRADATIONS,
     Degradation,
     Failed,
@@ -35,16 +33,22 @@ from realesr_train.test_set import (
     paired,
     reduced_only,
 )
+from realesr_train.evaluation_report import Row
+from realesr_train.limits import check_scale, check_seed
+from realesr_train.measuring import Metrics, Values, check_names, measurer, open_lpips, plain
 from realesr_train.validation import to_pixels, to_tensor
 
 Enlarge = Callable[[Pixels, int], Pixels]
 """(H, W, 3) uint8 and the scale -> (scale * H, scale * W, 3) uint8."""
 
-FILES = ("results.csv", "results.json", "sheet.png")
+TABLE, NUMBERS, SHEET = "results.csv", "results.json", "sheet.png"
+"""Names of the files in the output folder."""
+
 INTERPOLATIONS = ("nearest", "bicubic", "lanczos")
 """What can stand in the place of a model."""
 
 _USUAL_SCALE = 4
+_SEEDED = ("first", "second")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +84,7 @@ class EvalOptions:
     scale: int | None = None
     """Where no network tells it; None: of the pairs, or 4."""
     output: Path | None = None
-    """Folder for `FILES`."""
+    """Folder for the table, the numbers and the sheet."""
     overwrite: bool = False
     offline: bool = False
 
@@ -89,7 +93,7 @@ class EvalOptions:
             raise UsageError("--hr and --degradation exclude each other", hint="--degradation makes pairs of --data")
         if self.degradation not in (None, *DEGRADATIONS):
             raise UsageError(f"--degradation {self.degradation} is not one of {', '.join(DEGRADATIONS)}")
-        if self.seed is not None and self.degradation not in ("first", "second"):
+        if self.seed is not None and self.degradation not in _SEEDED:
             raise UsageError("--seed is for --degradation first or second", hint="leave it out")
         check_seed(self.seed or 0)
         if self.scale is not None:
@@ -98,13 +102,18 @@ class EvalOptions:
             raise UsageError(f"--border must be 0 or more, not {self.border_px}")
         check_names(self.names, has_reference=self.has_reference)
         if self.output is not None and not self.overwrite:
-            for name in FILES:
+            for name in (TABLE, NUMBERS, SHEET):
                 if (self.output / name).exists():
                     raise OutputExists(f"{self.output / name} is already there", hint="--overwrite replaces it")
 
     @property
     def has_reference(self) -> bool:
         return self.hr is not None or self.degradation is not None
+
+    @property
+    def used_seed(self) -> int | None:
+        """None where nothing is drawn."""
+        return (self.seed or 0) if self.degradation in _SEEDED else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -176,68 +185,13 @@ def evaluate(
     )
     degrade = None
     if options.degradation is not None:
-        degrade = degrader(cast(Degradation, options.degradation), scale=scale, seed=options.seed or 0)
+        degrade = degrader(cast(Degradation, options.degradation), scale=scale, seed=options.used_seed or 0)
     if options.output is not None:
         _make_folder(options.output)
-    sheet = None if options.output is None else ContactSheet(scale)
-    rows = _measured(samples, contenders, metrics, scale, degrade, sheet, reporter, fail)
-    if not rows:
-        return rows
-    models, dataset = [one.label for one in contenders], str(options.data)
-    for row in rows:  # after the run, in order, so that they stand together
-        for model in models:
-            values = plain(row.values[model])
-            reporter.emit("metrics", dataset=dataset, picture=row.sample.name, model=model, values=values)
-    averages, gaps = report.means(rows, models, metrics.keys), report.differences(rows, models, metrics.keys)
-    for model in models:
-        reporter.emit("metrics", dataset=dataset, picture=None, model=model, values=plain(averages[model]))
-    for gap in gaps:
-        reporter.emit("difference", dataset=dataset, **asdict(gap))
-    if options.output is not None and sheet is not None:
-        csv, json, png = (options.output / name for name in FILES)
-        report.write_csv(csv, rows, models, metrics.keys)
-        facts = {
-            "realesr": __version__,
-            "data": dataset,
-            "hr": None if options.hr is None else str(options.hr),
-            "degradation": options.degradation,
-            "seed": options.seed or 0,
-            "scale": scale,
-            "border_px": metrics.border_px,
-            "models": {one.label: dict(one.facts) for one in contenders},
-        }
-        report.write_json(json, rows, models, metrics.keys, gaps, facts)
-        sheet.write(png)
-    title = f"{dataset}: {len(rows)} pictures, x{scale}" + (f", {options.degradation}" if degrade else "")
-    text = report.table_text(rows, models, metrics.keys, gaps, title)
-    reporter.emit("evaluated", dataset=dataset, pictures=len(rows), output=_text(options.output), text=text)
-    return rows
-
-
-def _measured(
-    samples: Sequence[Sample],
-    contenders: Sequence[Contender],
-    metrics: Metrics,
-    scale: int,
-    degrade: Callable[[Tensor, int], Tensor] | None,
-    sheet: ContactSheet | None,
-    reporter: Reporter,
-    fail: Callable[[Sample, RealesrError], None],
-) -> list[Row]:
-    """Reading and degrading, the networks, and measuring overlap."""
-    rows: list[Row] = []
-    on_sheet = {samples[place].number for place in chosen(len(samples))} if sheet is not None else set()
-
-    def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
-        low, clean = load(sample, scale=scale, degrade=degrade, reporter=reporter)
-        height, width = (side * scale for side in low.shape[:2])
-        if clean is not None and min(height, width) < metrics.smallest_px:
-            raise UnsupportedInput(
-                f"{sample.hr} is too small: {width}x{height} pixels",
-                hint=f"these metrics need sides of at least {metrics.smallest_px}",
-                path=sample.hr,
-            )
-        return low, clean
+    networks = [one.label for one in contenders if one.scale is not None]
+    sheet = None if options.output is None else ContactSheet(scale, networks)
+    models = [one.label for one in contenders]
+    on_sheet = set() if sheet is None else {samples[place].number for place in chosen(len(samples))}
 
     def enlarge(sample: Sample, pair: tuple[Pixels, Pixels | None]) -> Generator[Pixels, None, None]:
         for contender in contenders:
@@ -248,10 +202,10 @@ def _measured(
         measure_one = measurer(metrics, clean)
         values: dict[str, Values] = {}
         kept: dict[str, Pixels] = {}
-        for contender, result in zip(contenders, results, strict=True):
-            values[contender.label] = measure_one(result)
+        for model, result in zip(models, results, strict=True):
+            values[model] = measure_one(result)
             if sample.number in on_sheet:
-                kept[contender.label] = result
+                kept[model] = result
         if any(math.isnan(numbers.get("niqe", 0.0)) for numbers in values.values()):
             message = f"{sample.source}: no NIQE, which needs two blocks of 96x96 pixels that are not flat"
             warn(reporter, "niqe", message)
@@ -259,18 +213,84 @@ def _measured(
             sheet.add(sample.name, low, kept, clean, values)
         return Row(sample=sample, values=values)
 
+    rows: list[Row] = []
     with progress(reporter, len(samples), "files", label="evaluating") as advance:
 
         def done(sample: Sample, row: Row) -> None:
             rows.append(row)
+            for model, values in row.values.items():
+                reporter.emit(
+                    "metrics", dataset=str(options.data), picture=sample.name, model=model, values=plain(values)
+                )
             advance(1)
 
         def failed(sample: Sample, error: RealesrError) -> None:
             fail(sample, error)
             advance(1)
 
-        run_pipeline(samples, load=read, work=enlarge, save=measure, on_done=done, on_error=failed)
+        run_pipeline(
+            samples,
+            load=partial(_read, metrics=metrics, scale=scale, degrade=degrade, reporter=reporter),
+            work=enlarge,
+            save=measure,
+            on_done=done,
+            on_error=failed,
+        )
+    if rows:
+        _publish(options, rows, contenders, metrics, scale, reporter)
+        if sheet is not None and options.output is not None:
+            sheet.write(options.output / SHEET)
     return rows
+
+
+def _publish(
+    options: EvalOptions,
+    rows: Sequence[Row],
+    contenders: Sequence[Contender],
+    metrics: Metrics,
+    scale: int,
+    reporter: Reporter,
+) -> None:
+    """Means and differences as events, as a table and, with the numbers of each picture, as files."""
+    models, dataset = [one.label for one in contenders], str(options.data)
+    averages, gaps = report.means(rows, models, metrics.keys), report.differences(rows, models, metrics.keys)
+    for model in models:
+        reporter.emit("metrics", dataset=dataset, picture=None, model=model, values=plain(averages[model]))
+    for gap in gaps:
+        reporter.emit("difference", dataset=dataset, **asdict(gap))
+    if options.output is not None:
+        facts = {
+            "realesr": __version__,
+            "data": dataset,
+            "hr": None if options.hr is None else str(options.hr),
+            "degradation": options.degradation,
+            "seed": options.used_seed,
+            "scale": scale,
+            "border_px": metrics.border_px,
+            "models": {one.label: dict(one.facts) for one in contenders},
+        }
+        report.write_csv(options.output / TABLE, rows, models, metrics.keys)
+        report.write_json(options.output / NUMBERS, rows, models, metrics.keys, gaps, facts)
+    made = f", {options.degradation}" if options.degradation else ""
+    made += f" with seed {options.used_seed}" if options.used_seed is not None else ""
+    title = f"{dataset}: {len(rows)} pictures, x{scale}{made}"
+    text = report.table_text(rows, models, metrics.keys, gaps, title)
+    output = None if options.output is None else str(options.output)
+    reporter.emit("evaluated", dataset=dataset, pictures=len(rows), output=output, text=text)
+
+
+def _read(
+    sample: Sample, metrics: Metrics, scale: int, degrade: Callable[[Tensor, int], Tensor] | None, reporter: Reporter
+) -> tuple[Pixels, Pixels | None]:
+    """As `load`; a picture that the metrics cannot be taken of is refused here, before the work."""
+    low, clean = load(sample, scale=scale, degrade=degrade, reporter=reporter)
+    if clean is not None and min(clean.shape[:2]) < metrics.smallest_px:
+        raise UnsupportedInput(
+            f"{sample.hr} is too small: {clean.shape[1]}x{clean.shape[0]} pixels",
+            hint=f"these metrics need sides of at least {metrics.smallest_px}",
+            path=sample.hr,
+        )
+    return low, clean
 
 
 def _make_folder(folder: Path) -> None:
@@ -278,7 +298,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, folder) from error
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

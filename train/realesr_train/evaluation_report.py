@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr_cli.atomic import replacing
+from realesr_train.eval_set import Sample
 from realesr_train.measuring import COLUMNS, Values, plain
-from realesr_train.test_set import Sample
 
 RESAMPLES = 10_000
 _LEVEL = 0.95

@@ -15,11 +15,11 @@ from realesr_cli import weights
 from realesr_cli.errors import CorruptWeights, ModelError, UsageError
 from realesr_cli.models.reading import read_weights
 from realesr_cli.reporting import Reporter
+from realesr_train.eval_set import Pixels
 from realesr_train.features import FeatureNetwork
 from realesr_train.metrics import lpips
 from realesr_train.metrics.niqe import niqe
 from realesr_train.metrics.psnr_ssim import psnr, ssim
-from realesr_train.test_set import Pixels
 from realesr_train.validation import to_tensor
 
 Values = dict[str, float]
