@@ -47,13 +47,14 @@ def evaluate(
         str | None,
         typer.Option(
             "--metrics",
+            metavar="A,B,...",
             help="Of psnr, ssim, niqe, lpips (lpips-squeeze), lpips-alex, lpips-vgg; default: psnr,ssim,niqe, and niqe "
             "where there are no clean pictures.",
         ),
     ] = None,
     lpips_weights: Annotated[
         list[str] | None,
-        typer.Option("--lpips-weights", help="Backbone of LPIPS from a file; default: fetched once. Repeatable."),
+        typer.Option("--lpips-weights", help="Backbone of LPIPS; default: fetched once. Repeatable.", metavar="FILE"),
     ] = None,
     border: Annotated[
         int | None, typer.Option("--border", help="Pixels cut off for PSNR and SSIM; default: the scale.")
