@@ -177,7 +177,7 @@ def test_the_border_and_the_scale_can_be_chosen(realesr: Command, clean: Path, t
 def test_equal_pictures_do_not_make_the_mean_infinite(realesr: Command, clean: Path, tmp_path: Path) -> None:
     how = ["eval", "-m", "nearest", "-s", "1", "--metrics", "psnr,ssim", "--data", clean, "--hr", clean, "--json"]
     values = _means(realesr(*how))["nearest"]
-    assert values["psnr_y_db"] == 100 and values["ssim_rgb"] == pytest.approx(1)
+    assert values["psnr_y_db"] == values["psnr_rgb_db"] == 100 and values["ssim_rgb"] == pytest.approx(1)
 
 
 def test_one_bad_picture_stops_nothing(realesr: Command, clean: Path, reduced: Path, tmp_path: Path) -> None:

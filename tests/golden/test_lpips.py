@@ -138,6 +138,16 @@ def test_gradients_reach_the_picture_and_nothing_else(squeeze: Lpips) -> None:
         assert squeeze(picture - 0.1 * picture.grad / picture.grad.norm(), reference).item() < before
 
 
+def test_pixels_without_any_feature_do_no_harm() -> None:
+    tensors = {"features.0.weight": torch.ones(4, 3, 3, 3), "features.0.bias": torch.zeros(4)}
+    network = Lpips(FeatureNetwork("vgg16", tensors, ["conv1_1"]), {"lin0.model.1.weight": torch.ones(1, 4, 1, 1)})
+    black, white = torch.zeros(1, 3, 8, 8, requires_grad=True), torch.ones(1, 3, 8, 8)  # below and above the mean
+    distance = network(black, white)
+    distance.sum().backward()
+    assert distance.item() == pytest.approx(1) and network(black, black).item() == 0
+    assert black.grad is not None and torch.isfinite(black.grad).all()
+
+
 def test_heads_that_are_missing_are_named(squeeze: Lpips) -> None:
     with pytest.raises(CorruptWeights, match=r"^alex\.pth holds no lin5\.model\.1\.weight"):
         Lpips(squeeze.backbone, read_weights(heads("alex")).tensors, source="alex.pth")
