@@ -36,8 +36,9 @@ from realesr_cli.models.rrdb import RRDBNet
 from realesr_train.data.source import Crops, open_pictures
 from realesr_train.discriminators.unet import UNetDiscriminator
 from realesr_train.ema import Ema
+from realesr_train.features import FeatureNetwork
 from realesr_train.feed import make_pairs
-from realesr_train.losses.perceptual import REAL_ESRGAN_LAYERS, FeatureNetwork, PerceptualLoss
+from realesr_train.losses.perceptual import REAL_ESRGAN_LAYERS, PerceptualLoss
 from realesr_train.losses.pixel import l1
 from realesr_train.optim import make_optimizer
 from realesr_train.recipes import find_recipe, load_stages
