@@ -47,6 +47,8 @@ FORMATS = (
 )
 WRITABLE_SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 """Suffixes, in lower case, of the files that realesr writes."""
+READABLE_SUFFIXES = (*WRITABLE_SUFFIXES, ".pbm", ".pam", ".j2k", ".avifs", ".apng", ".dib")
+"""Those that pictures are known by in a folder, where not every file is one."""
 
 
 def format_of(path: Path) -> Format:

@@ -5,7 +5,7 @@ BGR, OpenCV's channel order, exists only in this file.
 
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,18 +136,22 @@ def write_image(
     quality: int | None = None,
     lossless: bool = False,
     reporter: Reporter = NULL,
+    on_complete: Callable[[Path], None] = lambda temporary: None,
 ) -> None:
     """Writes a picture in the format that the suffix names, whole or not at all. Parameters as in `encode_image`.
 
     PNG, TIFF and PNM files are written row by row; for the other formats the whole picture is gathered first.
+    `on_complete` is told the temporary file when it is complete, just before it gets its name.
 
     Raises: OutputExists, UnsupportedInput, EncodeFailed, DiskFull, OutputError.
     """
     path = Path(path)
     if not overwrite and (path.exists() or path.is_symlink()):
         raise OutputExists(f"{path} is already there", hint="overwrite=True (--overwrite) replaces it", path=path)
-    with replacing(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
-        _encode_into(file, path, _rows(image), quality, lossless, reporter)
+    with replacing(path, overwrite=overwrite) as temporary:
+        with temporary.open("wb") as file:
+            _encode_into(file, path, _rows(image), quality, lossless, reporter)
+        on_complete(temporary)
 
 
 def encode_image(

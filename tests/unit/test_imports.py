@@ -18,12 +18,15 @@ _LIGHT = {
     "atomic",
     "reporting",
     "tiling",
+    "tree",
     "pipeline",
     "boxes",
     "containers",
     "image_formats",
     "image_header",
+    "journal",
     "metadata",
+    "naming",
     "tiff",
     "auto",
     "cache",
@@ -39,7 +42,11 @@ _FORBIDDEN = {
     "inference": {"engine", "upscaler", "image_io", "image_jobs", "cli"},
     "engine": {"upscaler", "image_io", "image_jobs", "cli"},
     "upscaler": {"image_io", "image_jobs", "cli"},
-    "image_jobs": {"cli"},
+    "image_jobs": {"directory", "cli"},
+    "naming": {"image_io", "upscaler", "image_jobs", "directory", "cli"},
+    "tree": {"atomic", "image_io", "upscaler", "image_jobs", "naming", "journal", "directory", "cli"},
+    "journal": {"image_io", "upscaler", "image_jobs", "naming", "tree", "directory", "cli"},
+    "directory": {"cli"},
 }
 
 
@@ -121,6 +128,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
         ["--version"],
         ["--help"],
         ["image", "--help"],
+        ["directory", "--help"],
         ["data", "degrade", "--help"],
         ["models", "list"],
     ):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from realesr_cli.errors import UnsupportedInput, UsageError
-from realesr_cli.image_jobs import plan_jobs
+from realesr_cli.naming import plan_jobs
 from realesr_cli.options import SizeOptions
 
 
