@@ -268,7 +268,7 @@ class Books:
             made = read_image(job.target)
         except RealesrError:
             return False
-        return made.pixels.shape[:2] == self._options.target(source.pixels, self._scale)
+        return made.pixels.shape[:2] == self._options.target(source.shape, self._scale)
 
 
 def move_failed(folder: Folder, source: Path, error: RealesrError, reporter: Reporter) -> None:

@@ -12,8 +12,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import torch
+
 from realesr_cli.alpha import flatten, is_opaque
+from realesr_cli.animation import Animation, bytes_at_once, encode_animation, read_animation, write_animation
 from realesr_cli.atomic import output_error
+from realesr_cli.device import free_memory_bytes
 from realesr_cli.errors import (
     DeviceUnavailable,
     DiskFull,
@@ -21,11 +25,12 @@ from realesr_cli.errors import (
     OutputError,
     OutputExists,
     RealesrError,
+    UnsupportedInput,
     UsageError,
 )
-from realesr_cli.image_formats import check_can_hold, format_of
+from realesr_cli.image_formats import ANIMATED, check_can_hold, format_of
 from realesr_cli.image_header import read_header
-from realesr_cli.image_io import Image, Pixels, encode_image, read_image, write_image
+from realesr_cli.image_io import Image, Pixels, encode_image, load_bytes, read_image, write_image
 from realesr_cli.naming import STANDARD, ImageJob
 from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
 from realesr_cli.pipeline import run_pipelines
@@ -39,6 +44,8 @@ T = TypeVar("T")
 # Small pictures are worked in groups of so many; reading their headers first must not cost what that gains.
 _LARGEST_GROUP = 8
 _SMALL_FILE_BYTES = 2**17
+# Of free memory, what one animation may take that has to be there as a whole.
+_MEMORY_SHARE = 0.5
 
 HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
 """Errors that every further file would meet as well: no use in going on."""
@@ -52,52 +59,66 @@ class PictureOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
     accept: InputOptions = field(default_factory=InputOptions)
 
-    def target(self, pixels: Pixels, native_scale: int) -> tuple[int, int]:
-        """(height, width) of the result of a picture."""
-        return self.size.target(pixels.shape[0], pixels.shape[1], native_scale)
+    def target(self, shape: tuple[int, ...], native_scale: int) -> tuple[int, int]:
+        """(height, width) of the result of a picture (H, W, C)."""
+        return self.size.target(shape[0], shape[1], native_scale)
 
 
 Group = tuple[ImageJob, ...]
-Loaded = Image | RealesrError
+Picture = Image | Animation
+Loaded = Picture | RealesrError
 _Part = tuple[int, Pixels]
 """The number of a job, and a band of its result."""
 
 
-def load_picture(job: ImageJob, options: PictureOptions, native_scale: int, reporter: Reporter) -> Image:
-    """The picture of a job, as it goes into the network; refused here if its result could not be written later.
+def load_picture(job: ImageJob, options: PictureOptions, native_scale: int, reporter: Reporter) -> Picture:
+    """The picture or animation of a job, as it goes into the network. Makes the folder of the result.
 
-    Makes the folder of the result. Raises: RealesrError.
+    Raises: RealesrError, also where the result could not be written later.
     """
     if job.target != STANDARD:
         _prepare_folder(job.target.parent)
     return _loaded(job, options, native_scale, reporter)
 
 
-def enlarge(upscaler: Upscaler, image: Image, options: PictureOptions, label: str) -> Generator[Pixels, None, None]:
-    """The result's rows in bands, from top to bottom. Raises: OutOfMemory, NonFiniteOutput, UsageError."""
-    size = options.target(image.pixels, upscaler.model.scale)
-    yield from upscaler.bands(image.pixels, size=size, alpha_mode=options.output.alpha_mode, label=label)
+def enlarge(upscaler: Upscaler, picture: Picture, options: PictureOptions, label: str) -> Generator[Pixels, None, None]:
+    """The result's rows in bands, from top to bottom, frame after frame.
+
+    Raises: OutOfMemory, NonFiniteOutput, UsageError, UnreadableInput.
+    """
+    frames = [picture.pixels] if isinstance(picture, Image) else picture.frames()
+    size = options.target(picture.shape, upscaler.model.scale)
+    for pixels in frames:
+        yield from upscaler.bands(pixels, size=size, alpha_mode=options.output.alpha_mode, label=label)
 
 
 def save_picture(
     job: ImageJob,
-    image: Image,
-    bands: Iterable[Pixels],
+    picture: Picture,
+    bands: Iterator[Pixels],
     options: PictureOptions,
     native_scale: int,
     reporter: Reporter,
     on_complete: Callable[[ImageJob, Path], None],
 ) -> tuple[int, int]:
     """Writes the result of a job, whole or not at all, and returns its (height, width). Raises: OutputError."""
-    size = options.target(image.pixels, native_scale)
-    rows, output = image.enlarged(*size, bands), options.output
+    size, output = options.target(picture.shape, native_scale), options.output
     how: dict[str, Any] = {"quality": output.quality, "lossless": output.lossless, "reporter": reporter}
-    if job.target == STANDARD:
-        sys.stdout.buffer.write(encode_image(Path(f"stdout{job.suffix}"), rows, **how))
-        sys.stdout.buffer.flush()
+    to_file: dict[str, Any] = {"overwrite": output.overwrite or job.replaces, "on_complete": partial(on_complete, job)}
+    if isinstance(picture, Image):
+        rows = picture.enlarged(*size, bands)
+        if job.target != STANDARD:
+            write_image(job.target, rows, **how, **to_file)
+            return size
+        data = encode_image(job.named, rows, **how)
     else:
-        overwrite = output.overwrite or job.replaces
-        write_image(job.target, rows, overwrite=overwrite, on_complete=partial(on_complete, job), **how)
+        clip = picture.enlarged(*size, bands)
+        if job.target != STANDARD:
+            write_animation(job.target, clip, **how, **to_file)
+            return size
+        data = encode_animation(job.named, clip, **how)
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
     return size
 
 
@@ -124,28 +145,32 @@ def run_jobs(
         return [_outcome(load_picture, job, options, scale, reporter) for job in group]
 
     def work(upscaler: Upscaler, group: Group, loaded: list[Loaded]) -> Generator[_Part, None, None]:
-        pictures = [(job, image) for job, image in zip(group, loaded, strict=True) if isinstance(image, Image)]
-        for job, image in pictures:
+        pictures = [
+            (job, picture) for job, picture in zip(group, loaded, strict=True) if not isinstance(picture, RealesrError)
+        ]
+        for job, picture in pictures:
             started[job.id] = time.monotonic()
-            height, width = image.pixels.shape[:2]
-            reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height)
-        if len(pictures) > 1:
-            yield from _worked_together(upscaler, pictures, options)
+            height, width = picture.shape[:2]
+            more = {} if isinstance(picture, Image) else {"frames": len(picture.timing.durations_ms)}
+            reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height, **more)
+        stills = [(job, picture) for job, picture in pictures if isinstance(picture, Image)]
+        if len(stills) == len(pictures) > 1:
+            yield from _worked_together(upscaler, stills, options)
             return
-        for job, image in pictures:
-            for band in enlarge(upscaler, image, options, job.source.name):
+        for job, picture in pictures:
+            for band in enlarge(upscaler, picture, options, job.source.name):
                 yield job.id, band
 
     def save(group: Group, loaded: list[Loaded], parts: Iterator[_Part]) -> list[tuple[int, int] | RealesrError]:
         by_job = groupby(parts, key=itemgetter(0))
         outcomes: list[tuple[int, int] | RealesrError] = []
-        for job, image in zip(group, loaded, strict=True):
-            if isinstance(image, RealesrError):
-                outcomes.append(image)
+        for job, picture in zip(group, loaded, strict=True):
+            if isinstance(picture, RealesrError):
+                outcomes.append(picture)
                 continue
             _, own = next(by_job)
             bands = (band for _, band in own)
-            outcomes.append(_outcome(save_picture, job, image, bands, options, scale, reporter, on_complete))
+            outcomes.append(_outcome(save_picture, job, picture, bands, options, scale, reporter, on_complete))
         return outcomes
 
     def on_done(group: Group, outcomes: list[tuple[int, int] | RealesrError]) -> None:
@@ -219,7 +244,7 @@ def _worked_together(
     """The results of several pictures, those that follow each other and are alike as one batch."""
     for _, alike in groupby(pictures, key=lambda pair: (pair[1].pixels.shape, pair[1].pixels.dtype)):
         group = list(alike)
-        size = options.target(group[0][1].pixels, upscaler.model.scale)
+        size = options.target(group[0][1].shape, upscaler.model.scale)
         results = upscaler.batch([image.pixels for _, image in group], size=size, alpha_mode=options.output.alpha_mode)
         for (job, _), result in zip(group, results, strict=True):
             yield job.id, result
@@ -233,26 +258,38 @@ def _outcome(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs)
         return error
 
 
-def _loaded(job: ImageJob, options: PictureOptions, native_scale: int, reporter: Reporter) -> Image:
+def _loaded(job: ImageJob, options: PictureOptions, native_scale: int, reporter: Reporter) -> Picture:
     _check_target(job, options.output)
     is_piped, output = job.source == STANDARD, options.output
-    image = read_image(
-        sys.stdin.buffer.read() if is_piped else job.source,
-        name="standard input" if is_piped else None,
-        max_pixels=options.accept.max_pixels,
-        reporter=reporter,
-    )
-    path = Path(f"stdout{job.suffix}") if job.target == STANDARD else job.target
-    if image.pixels.shape[2] == 4:
-        # before the network: it then sees the edges that will be seen, and has half the work
-        if output.background is not None:
-            image = image.replace(flatten(image.pixels, output.background))
-        elif not format_of(path).alpha and is_opaque(image.pixels):
-            image = image.replace(image.pixels[..., :3])
+    name = "standard input" if is_piped else str(job.source)
+    data = sys.stdin.buffer.read() if is_piped else load_bytes(job.source)[1]
+    kind = format_of(job.named)
+    limits: dict[str, Any] = {"name": name, "max_pixels": options.accept.max_pixels, "reporter": reporter}
+    animation = read_animation(data, **limits) if kind.name in ANIMATED else None
+    picture: Picture
+    if animation is not None:
+        picture = animation if output.background is None else animation.on(output.background)
+    else:
+        picture = read_image(data, **limits)
+        if picture.pixels.shape[2] == 4:
+            # before the network: it then sees the edges that will be seen, and has half the work
+            if output.background is not None:
+                picture = picture.replace(flatten(picture.pixels, output.background))
+            elif not kind.alpha and is_opaque(picture.pixels):
+                picture = picture.replace(picture.pixels[..., :3])
     if output.strip:
-        image = dataclasses.replace(image, metadata=image.metadata.colours_only())
-    check_can_hold(path, image.pixels.shape[2], options.target(image.pixels, native_scale))
-    return image
+        picture = dataclasses.replace(picture, metadata=picture.metadata.colours_only())
+    size = options.target(picture.shape, native_scale)
+    check_can_hold(job.named, picture.shape[2], size)
+    if isinstance(picture, Animation):
+        needed = bytes_at_once(job.named, (*size, picture.shape[2]), len(picture.timing.durations_ms))
+        if needed > free_memory_bytes(torch.device("cpu")) * _MEMORY_SHARE:
+            raise UnsupportedInput(
+                f"{job.named} would need {needed / 2**30:.1f} GiB: AVIF takes all frames at once",
+                hint="write a .webp instead, with -o or --format",
+                path=job.target,
+            )
+    return picture
 
 
 def describe_jobs(
@@ -270,11 +307,13 @@ def describe_jobs(
     scale = upscaler.model.scale
     for job in jobs:
         try:
-            pixels = _loaded(job, options, scale, reporter).pixels
+            picture = _loaded(job, options, scale, reporter)
+            frames = 1 if isinstance(picture, Image) else len(picture.timing.durations_ms)
+            pixels = picture.pixels if isinstance(picture, Image) else next(picture.frames())
             height, width = pixels.shape[:2]
-            kept_whole = format_of(Path(f"stdout{job.suffix}")).name not in ROW_WRITERS
+            kept_whole = format_of(job.named).name not in ROW_WRITERS
             plan = upscaler.plan(
-                pixels, options.target(pixels, scale), alpha_mode=options.output.alpha_mode, whole=kept_whole
+                pixels, options.target(pixels.shape, scale), alpha_mode=options.output.alpha_mode, whole=kept_whole
             )
         except RealesrError as error:
             fail(job, error)
@@ -284,12 +323,15 @@ def describe_jobs(
             id=job.id,
             input=str(job.source),
             output=str(job.target),
-            **dataclasses.asdict(plan),
+            frames=frames,
+            **dataclasses.asdict(dataclasses.replace(plan, seconds=plan.seconds * frames)),
             text=f"{job.source} ({width}x{height}) -> {job.target} ({plan.width}x{plan.height}): "
+            + (f"{frames} frames, each " if frames > 1 else "")
             + (f"{plan.passes} passes, " if plan.passes > 1 else "")
             + (f"{plan.tiles} tiles" if plan.tiles > 1 else "in one piece")
             + (f" of {plan.tile_width}x{plan.tile_height} pixels with their context" if plan.tiles > 1 else "")
-            + f" (work x{plan.overhead:.2f}), {plan.memory_bytes / 2**20:,.0f} MiB, about {_duration(plan.seconds)}",
+            + f" (work x{plan.overhead:.2f}), {plan.memory_bytes / 2**20:,.0f} MiB, "
+            + f"about {_duration(plan.seconds * frames)}",
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from realesr_cli.atomic import NAME_BYTES
 from realesr_cli.errors import UsageError
 from realesr_cli.image_formats import FORMATS, WRITABLE_SUFFIXES, format_of, result_suffix
+from realesr_cli.image_header import read_header
 from realesr_cli.options import OutputOptions, SizeOptions
 from realesr_cli.reporting import Reporter
 
@@ -27,6 +28,11 @@ class ImageJob:
     replaces: bool = False
     """The target may be there already and is replaced."""
 
+    @property
+    def named(self) -> Path:
+        """The target, or a name for standard output that says its format."""
+        return Path(f"stdout{self.suffix}") if self.target == STANDARD else self.target
+
 
 def plan_jobs(
     inputs: Sequence[Path],
@@ -35,7 +41,7 @@ def plan_jobs(
     native_scale: int,
     options: OutputOptions | None = None,
 ) -> tuple[ImageJob, ...]:
-    """Which file becomes which; nothing is read or written.
+    """Which file becomes which; nothing is written, and nothing is read but the frames of GIF files counted.
 
     Without `output` a result lies beside its input as `<stem>_x4<suffix>`. `output` is a folder if it is one already,
     has no suffix, or if there are several inputs; `-` is standard output. Formats that realesr does not write become
@@ -56,7 +62,7 @@ def plan_jobs(
         raise UsageError("a picture from standard input needs -o", hint="-o large.png, or -o - for standard output")
     jobs = []
     for number, source in enumerate(inputs):
-        suffix = chosen or result_suffix(source)
+        suffix = chosen or own_suffix(source)
         stem = "stdin" if source == STANDARD else source.stem
         name = _name(stem, f"{size.suffix(native_scale)}{suffix}")
         target = output if output is not None and not into_folder else (output or source.parent) / name
@@ -70,9 +76,20 @@ def plan_jobs(
 
 def suffix_for(source: Path, options: OutputOptions) -> str:
     """The suffix of the result of a file. Raises: UsageError (contradictions), UnsupportedInput."""
-    suffix = _chosen_suffix(options) or result_suffix(source)
+    suffix = _chosen_suffix(options) or own_suffix(source)
     _check_loss(Path(f"result{suffix}"), options)
     return suffix
+
+
+def own_suffix(source: Path) -> str:
+    """The suffix of a result whose format nobody chose."""
+    if source.suffix.lower() != ".gif":
+        return result_suffix(source)
+    try:
+        header = read_header(source.read_bytes())
+    except OSError:
+        header = None  # loading it will tell
+    return result_suffix(source, animated=header is not None and header.frames > 1)
 
 
 def _chosen_suffix(options: OutputOptions) -> str | None:
