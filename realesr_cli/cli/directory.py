@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from realesr_cli.atomic import remove_leftovers
 from realesr_cli.cli import flags
 from realesr_cli.cli.pictures import count_failure, fit_box, upscalers
 from realesr_cli.cli.run import Run, running
@@ -161,6 +162,7 @@ def directory(
                 if dry_run:
                     describe_jobs(due, ready[0], options, reporter=run.reporter, fail=tally.failed)
                     continue
+                remove_leftovers(job.target for job in due)
                 with progress(run.reporter, len(due), "files", label=folder.name) as tally.advance:
                     run_jobs(
                         due,
