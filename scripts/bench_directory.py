@@ -6,7 +6,8 @@
 The photos, cut to --side pixels, are written --count times into a folder. Then, in turn in one process: "network", the
 decoded pictures through the loaded network and nothing else; "plain", read, network, write, one after the other, with
 the same functions; "directory", the run over the folder with its journal. All start with a loaded, warm model. Figures
-are medians over the rounds; ratios are medians of the rounds' ratios.
+are medians over the rounds; ratios are medians of the rounds' ratios. "waits" is the share of the directory's wall time
+in which the network has nothing to do, which a busy machine does not change much.
 """
 
 import argparse
@@ -16,8 +17,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +47,7 @@ def make_folder(root: Path, photos: list[Path], count: int, side: int, suffix: s
         write_image(root / f"{number:03}.{suffix}", Image(pixels=part))
 
 
-def directory(root: Path, out: Path, upscaler: Upscaler, suffix: str) -> None:
+def directory(root: Path, out: Path, upscaler: Any, suffix: str) -> None:
     options = PictureOptions(output=OutputOptions(format=suffix))
     folder = Folder(root=root, output=out)
     jobs = plan_directory(folder, options, fail)
@@ -53,6 +55,29 @@ def directory(root: Path, out: Path, upscaler: Upscaler, suffix: str) -> None:
     books = Books(folder, options, settings, upscaler.model.scale, NULL)
     due = books.due(jobs, skipped=fail, failed=fail)
     run_jobs(due, [upscaler], options, reporter=NULL, fail=fail, done=lambda job: None, on_complete=books.complete)
+
+
+class Watched:
+    """An upscaler whose time at work is counted."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self.model, self.small_px, self.busy_s = upscaler.model, upscaler.small_px, 0.0
+        self._upscaler = upscaler
+
+    def bands(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        bands = self._upscaler.bands(*arguments, **options)
+        started = time.perf_counter()
+        for band in bands:
+            self.busy_s += time.perf_counter() - started
+            yield band
+            started = time.perf_counter()
+        self.busy_s += time.perf_counter() - started
+
+    def batch(self, *arguments: Any, **options: Any) -> list[Any]:
+        started = time.perf_counter()
+        results = self._upscaler.batch(*arguments, **options)
+        self.busy_s += time.perf_counter() - started
+        return results
 
 
 def plain(root: Path, out: Path, upscaler: Upscaler) -> None:
@@ -83,6 +108,7 @@ def main() -> None:
 
     device = DeviceOptions(device=arguments.device, threads=arguments.threads)
     upscaler = Upscaler(load_model(arguments.model), device=device)
+    watched, waits = Watched(upscaler), []
     times: dict[str, list[float]] = {"network": [], "plain": [], "directory": []}
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "in"
@@ -92,14 +118,17 @@ def main() -> None:
         runs: dict[str, Callable[[], object]] = {
             "network": lambda: [upscaler(pixels) for pixels in pictures],
             "plain": lambda: plain(root, out, upscaler),
-            "directory": lambda: directory(root, out, upscaler, arguments.format),
+            "directory": lambda: directory(root, out, watched, arguments.format),
         }
         upscaler(pictures[0])
         for number in range(arguments.rounds):
             names = list(runs)
             for name in names[number % 3 :] + names[: number % 3]:  # each has its turn at being first
                 shutil.rmtree(out, ignore_errors=True)
+                watched.busy_s = 0.0
                 times[name].append(timed(runs[name]))
+                if name == "directory":
+                    waits.append(1 - watched.busy_s / times[name][-1])
     over = {
         name: statistics.median(wall / network for wall, network in zip(times[name], times["network"], strict=True))
         for name in ("plain", "directory")
@@ -112,6 +141,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "seconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
         "over_network": {name: round(value, 3) for name, value in over.items()},
+        "waits": round(statistics.median(waits), 3),
     }
     if arguments.json:
         json.dump(result, sys.stdout)
@@ -121,6 +151,7 @@ def main() -> None:
     for name, seconds in result["seconds"].items():
         ratio = f"{over[name]:.2f} times the network" if name in over else ""
         print(f"{name:10} {seconds:8.2f} s  {ratio}")
+    print(f"the network waits for {result['waits']:.1%} of the directory's time")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,11 @@ def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:
             present.append(path)
             continue
         is_folder = os.path.isdir(path)  # noqa: PTH112
-        what, hint = ("is a folder", "name the pictures in it") if is_folder else ("does not exist", None)
+        what, hint = (
+            ("is a folder", f"`realesr directory {path} -o ...` takes folders")
+            if is_folder
+            else ("does not exist", None)
+        )
         error = UnreadableInput(f"{path} {what}", hint=hint, path=path)
         count_failure(run, error, source=path, alone=len(inputs) == 1, stop=fail_fast)
     if not present:

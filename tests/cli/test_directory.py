@@ -331,3 +331,16 @@ def test_people_read_short_lines(realesr_process: Command, folder: Path, tmp_pat
     assert last[1] == f"  cannot decode {folder / 'bad.png'}: it is not a picture of a known format"
     again = realesr_process("directory", folder, "-o", tmp_path / "out", "-m", model_file)
     assert "already there" not in again.err and "0 done, 5 skipped, 1 failed" in again.err
+
+
+def test_the_flags_are_frozen(realesr: Command) -> None:
+    """Those of `realesr image` and some of its own."""
+    words, shared = (
+        {word.strip(",") for word in realesr(command, "--help").out.replace("/", " ").split() if word.startswith("--")}
+        for command in ("directory", "image")
+    )
+    assert words - shared == {
+        "--include", "--exclude", "--recursive", "--no-recursive", "--list", "--rename", "--shard", "--watch",
+        "--watch-idle", "--move-failed",
+    }  # fmt: skip
+    assert shared <= words
