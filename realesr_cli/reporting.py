@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _PROGRESS_INTERVAL_S = 0.2
+# of a run over a folder, at its end
+_FAILURES_REPEATED = 20
 # Events that are the result of a command, not news of the way there.
 _ASKED_FOR = ("plan", "doctor", "compared", "evaluated")
 
@@ -105,10 +107,12 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = "{input}: {width}x{height}".format_map(fields)
         case "done":
             text = "{input} -> {output} ({width}x{height}, {seconds:.1f} s)".format_map(fields)
-        case "skipped":
+        case "skipped" if verbose or not fields.get("reason"):
             text = "{input}: {output} is already there".format_map(fields)
         case "download":
             text = "fetching {name} from {source}".format_map(fields)
+        case "moved":
+            text = "{input} moved to {output}".format_map(fields)
         case "note" if verbose:
             text = fields["message"]
         case "plan" | "doctor" | "compared" | "evaluated":
@@ -118,6 +122,10 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
         case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
             text = "{done} done, {skipped} skipped, {failed} failed, {seconds:.1f} s".format_map(fields)
+            if fields.get("failures"):
+                shown = [f"\n  {failure['message']}" for failure in fields["failures"][:_FAILURES_REPEATED]]
+                more = fields["failed"] - len(shown)
+                text += f"; failed:{''.join(shown)}" + (f"\n  and {more} more" if more else "")
         case _:
             text = _training_sentence(event, fields, verbose)
     return text

@@ -18,12 +18,15 @@ _LIGHT = {
     "atomic",
     "reporting",
     "tiling",
+    "tree",
     "pipeline",
     "boxes",
     "containers",
     "image_formats",
     "image_header",
+    "journal",
     "metadata",
+    "naming",
     "tiff",
     "auto",
     "cache",
@@ -41,9 +44,13 @@ _FORBIDDEN = {
     "inference": {"engine", "upscaler", "image_io", "image_jobs", "cli"},
     "engine": {"upscaler", "image_io", "image_jobs", "cli"},
     "upscaler": {"image_io", "image_jobs", "cli"},
-    "image_jobs": {"cli"},
     "comparison": {"cli"},
     "pages": {"models", "device", "engine", "upscaler", "image_jobs", "comparison", "cli"},
+    "image_jobs": {"directory", "cli"},
+    "naming": {"image_io", "upscaler", "image_jobs", "directory", "cli"},
+    "tree": {"atomic", "image_io", "upscaler", "image_jobs", "naming", "journal", "directory", "cli"},
+    "journal": {"image_io", "upscaler", "image_jobs", "naming", "tree", "directory", "cli"},
+    "directory": {"cli"},
 }
 
 
@@ -137,6 +144,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
         ["--version"],
         ["--help"],
         ["image", "--help"],
+        ["directory", "--help"],
         ["data", "degrade", "--help"],
         ["models", "list"],
     ):

@@ -32,7 +32,7 @@ from realesr_cli.errors import (
     UnsupportedInput,
     UsageError,
 )
-from realesr_cli.image_formats import WRITABLE_SUFFIXES
+from realesr_cli.image_formats import FULL_COLOUR_SUFFIXES
 from realesr_cli.image_io import Image, read_image, write_image
 from realesr_cli.reporting import Reporter, progress
 from realesr_train.config import DegradationConfig
@@ -112,12 +112,12 @@ def _pictures(inputs: Sequence[Path], output: Path | None = None) -> list[tuple[
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path)
             is_hidden = any(part.startswith(".") for part in name.parts)
-            if file.suffix.lower() not in WRITABLE_SUFFIXES or is_hidden or not file.is_file():
+            if file.suffix.lower() not in FULL_COLOUR_SUFFIXES or is_hidden or not file.is_file():
                 continue
             if not (is_output_inside and output is not None and file.resolve().is_relative_to(output.resolve())):
                 found.append((file, name))
         if not found:
-            raise UnreadableInput(f"{path} holds no pictures", hint=f"known are {', '.join(WRITABLE_SUFFIXES)}")
+            raise UnreadableInput(f"{path} holds no pictures", hint=f"known are {', '.join(FULL_COLOUR_SUFFIXES)}")
         pictures += found
     return pictures
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr_cli.errors import UnreadableInput
-from realesr_cli.image_formats import WRITABLE_SUFFIXES
+from realesr_cli.image_formats import FULL_COLOUR_SUFFIXES
 from realesr_cli.image_header import read_header, sniff
 from realesr_cli.image_io import read_image
 from realesr_cli.reporting import NULL, Reporter
@@ -61,7 +61,7 @@ def named_pictures(places: Sequence[Path]) -> list[tuple[Path, str]]:
             files = _in_folder(place)
             if not files:
                 raise UnreadableInput(
-                    f"{place} holds no pictures", hint=f"known are {', '.join(WRITABLE_SUFFIXES)}", path=place
+                    f"{place} holds no pictures", hint=f"known are {', '.join(FULL_COLOUR_SUFFIXES)}", path=place
                 )
             found += files
         elif place.suffix.lower() == ".txt":
@@ -74,7 +74,7 @@ def named_pictures(places: Sequence[Path]) -> list[tuple[Path, str]]:
 
 
 def _in_folder(folder: Path) -> list[tuple[Path, str]]:
-    relative = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in WRITABLE_SUFFIXES)
+    relative = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in FULL_COLOUR_SUFFIXES)
     names = sorted(name.as_posix() for name in relative if not any(part.startswith(".") for part in name.parts))
     return [(folder / name, name) for name in names if (folder / name).is_file()]
 
@@ -120,7 +120,8 @@ def survey(paths: Sequence[Path], *, smallest_px: int, reporter: Reporter = NULL
         first = rejected[0][1] if rejected else "no files were given"
         raise UnreadableInput(
             f"none of {len(paths)} files can be used; the first: {first}",
-            hint=f"give pictures of at least {smallest_px} pixels a side, in {', '.join(WRITABLE_SUFFIXES[:4])} files",
+            hint=f"give pictures of at least {smallest_px} pixels a side, in "
+            f"{', '.join(FULL_COLOUR_SUFFIXES[:4])} files",
             path=paths[0] if paths else None,
         )
     seen = [fact for fact in facts if isinstance(fact, _Facts)]
