@@ -292,6 +292,25 @@ def _build_msrresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     }
 
 
+def _rename_srresnet(tensors: Tensors) -> Tensors:
+    """The spelling with a head, a fusion and a tail becomes our own."""
+    if "head.weight" not in tensors or "fuse.weight" not in tensors:
+        return tensors
+    parts = {
+        "head": "conv_first", "head_act": "prelu_first", "fuse": "conv_body", "fuse_bn": "bn_body", "tail": "conv_last",
+    }  # fmt: skip
+    renamed = {}
+    for key, value in tensors.items():
+        first, _, rest = key.partition(".")
+        if match := re.match(r"up(_act)?\.(\d+)\.(\w+)$", key):
+            renamed[f"up.{match[2]}.{'prelu' if match[1] else 'conv'}.{match[3]}"] = value
+        elif match := re.match(r"(body\.\d+)\.act\.(\w+)$", key):
+            renamed[f"{match[1]}.prelu.{match[2]}"] = value
+        else:
+            renamed[f"{parts.get(first, first)}.{rest}"] = value
+    return renamed
+
+
 def _build_srresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, channels_in = tensors["conv_first.weight"].shape[:2]
@@ -433,6 +452,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture(
         name="SRResNet",
+        rename=_rename_srresnet,
         matches=_has("conv_first.weight", "body.0.bn1.weight", "up.0.conv.weight"),
         build=_build_srresnet,
     ),

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from realesr_cli.errors import ConfigError, UnsupportedInput
 from realesr_cli.reporting import Reporter
+from realesr_train import degradations
 from realesr_train.data.folder import Picture, decode, file_bytes, named_pictures
 from realesr_train.data.packed import SUFFIX
 from realesr_train.data.source import Source, open_pairs, open_pictures
-from realesr_train.degradation.draws import draw
-from realesr_train.degradation.second_order import apply
+from realesr_train.degradations import apply, draw
 from realesr_train.parts import input_multiple
 from realesr_train.train_config import TrainConfig
 from realesr_train.validation import Pair, make_pairs
@@ -45,6 +45,8 @@ def open_data(config: TrainConfig, reporter: Reporter) -> Data:
     if data.paired and not data.lr_folders and folder is not None:
         hint = 'name there the folder of low-resolution pictures, or give lists with lines "clean, low-resolution"'
         raise ConfigError(f"data.lr_folders is empty, but {folder} holds only one side of the pairs", hint=hint)
+    if not config.is_paired:
+        degradations.check(config.degradation, config.scale)
     hr_places, lr_places = list(data.folders), list(data.lr_folders)
     pairs: tuple[Pair, ...] = ()
     if not wanted.every:

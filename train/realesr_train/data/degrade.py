@@ -26,10 +26,12 @@ from realesr_cli.image_formats import WRITABLE_SUFFIXES
 from realesr_cli.image_io import Image, read_image, write_image
 from realesr_cli.reporting import Reporter, progress
 from realesr_train.config import DegradationConfig
-from realesr_train.degradation.draws import Draws, draw
-from realesr_train.degradation.replay import from_json, to_json
+from realesr_train.degradation.draws import Draws
+from realesr_train.degradation.replay import AnyDraws, from_json, to_json
 from realesr_train.degradation.resize import imresize
-from realesr_train.degradation.second_order import apply, fit_crop
+from realesr_train.degradation.second_order import fit_crop
+from realesr_train.degradation.shuffled import OPERATIONS
+from realesr_train.degradations import apply, draw
 
 RECORD = "draws.jsonl"
 _SHEET_SIDE = 4
@@ -242,9 +244,11 @@ def contact_sheet(
     write_image(target, Image(pixels=np.concatenate(rows)), overwrite=overwrite, reporter=reporter)
 
 
-def describe(draws: Draws, i: int) -> list[str]:
+def describe(draws: AnyDraws, i: int) -> list[str]:
     """Image i's draws in a few short lines for people."""
     plain = to_json(draws, i)
+    if not isinstance(draws, Draws):
+        return _describe_other(plain)
     passes, final = plain["passes"], plain["final"]
 
     def blur(one: dict[str, Any]) -> str:
@@ -271,6 +275,23 @@ def describe(draws: Draws, i: int) -> list[str]:
         "resize " + " | ".join(resize(one["resize"]) for one in passes) + f" | {final['resize']['mode']}",
         "noise " + " | ".join(noise(one["noise"]) for one in passes),
         f"jpeg {' | '.join(qualities)}   end {blur(final['sinc'])}; {order}",
+    ]
+
+
+def _describe_other(plain: dict[str, Any]) -> list[str]:
+    head = f"sample {plain['samples']}, seed {plain['seed']}"
+    if plain["kind"] == "realsr":
+        kernel = plain["kernel"] if plain["kernel"] >= 0 else "bicubic"
+        return [head, f"kernel {kernel}", f"noise {plain['noise'] if plain['noise'] >= 0 else 'none'}"]
+    names = [OPERATIONS[number] for number in plain["order"]]
+    if not plain["compressed"]:
+        names.remove("jpeg")
+    blurs = [f"{one['size_px']}px {one['sigma_x']:.1f}x{one['sigma_y']:.1f}" for one in plain["blurs"]]
+    return [
+        head + (", halved first" if plain["halved"] else ""),
+        " ".join(names),
+        f"blur {' | '.join(blurs)}",
+        f"noise {plain['colour']}   jpeg {plain['quality']:.0f} | {plain['last_quality']:.0f}",
     ]
 
 
@@ -357,7 +378,7 @@ def _to_bytes(pixels: Tensor) -> NDArray[Any]:
     return result
 
 
-def _read_record(path: Path) -> dict[str, Draws]:
+def _read_record(path: Path) -> dict[str, AnyDraws]:
     """The draws in a `draws.jsonl`, by output name. Raises: UsageError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
