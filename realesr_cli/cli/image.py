@@ -43,6 +43,10 @@ def image(
     denoise: Annotated[
         float | None, typer.Option("--denoise", help="From 0, keep grain, to 1, remove it; with realesr-general-x4v3.")
     ] = None,
+    blend: Annotated[
+        str | None,
+        typer.Option("--blend", help="Another training of the network and its share, FILE:0.8.", metavar="NAME:SHARE"),
+    ] = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over 8 turned and mirrored runs: a bit better, 8 times slower.")
     ] = False,
@@ -98,6 +102,7 @@ def image(
             background=None if background is None else parse_colour(background),
             alpha_mode=cast(AlphaMode, alpha_mode),
         )
+        other, share = _blend(blend, model)
         if json and output == STANDARD:
             raise UsageError("--json and -o - both write to stdout", hint="give -o a file")
         sources = _present(inputs, run, fail_fast)
@@ -134,7 +139,7 @@ def image(
                 without_finished(jobs, run.reporter)
                 run.summary["skipped"] = len(jobs)
                 return
-        loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
+        loaded = load_model(model, strength=denoise, other=other, share=share, offline=offline, reporter=run.reporter)
         jobs = plan_jobs(sources, output, size, loaded.scale, output_options)
         if skip_existing:
             planned = len(jobs)
@@ -235,6 +240,23 @@ def _announce_download(missing: list[catalog.CatalogEntry], run: Run) -> None:
             text=f"would first fetch {entry.name} (x{entry.scale}, {size}); "
             f"after `realesr models download {entry.name}`, --dry-run shows tiles, memory and time",
         )
+
+
+def _blend(text: str | None, model: str) -> tuple[str | None, float]:
+    """The network and the share of `--blend NAME:0.8`."""
+    if text is None:
+        return None, 0.5
+    if model == "auto":
+        raise UsageError("--blend needs the network to blend with", hint="name it with -m")
+    name, _, share = text.rpartition(":")
+    try:
+        number = float(share)
+    except ValueError:
+        number = float("nan")
+    if not name or not 0 <= number <= 1:
+        hint = "write a name or file and its share from 0 to 1, e.g. --blend esrgan.pth:0.8"
+        raise UsageError(f"--blend {text} is not a network and its share", hint=hint)
+    return name, number
 
 
 def _box(text: str | None) -> tuple[int, int] | None:

@@ -272,7 +272,7 @@ def with_order(config: DegradationConfig, order: int) -> DegradationConfig:
     if not 1 <= order <= 16:
         raise ConfigError(f"order {order} must be from 1 to 16")
     passes = config.passes[:order] + config.passes[-1:] * (order - len(config.passes))
-    return dataclasses.replace(config, passes=passes)
+    return dataclasses.replace(config, passes=passes, order=0)
 
 
 def legacy(config: DegradationConfig) -> DegradationConfig:

@@ -54,8 +54,8 @@ class Job:
     target: Path
 
 
-def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
-    """A PNG file in `output` for each input; of a folder for each picture in it, at any depth, with its subfolder.
+def plan(inputs: Sequence[Path], output: Path, suffix: str = ".png") -> list[Job]:
+    """A file in `output` for each input; of a folder for each picture in it, at any depth, with its subfolder.
 
     Hidden files and folders are left out, and so is `output` where it lies inside an input: what an earlier run wrote
     there must not be degraded again.
@@ -63,7 +63,7 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
     Raises: UnreadableInput (a folder without pictures), UsageError (two inputs for one file, or an input as target).
     """
     jobs = [
-        Job(number, file, output / name.with_suffix(".png"))
+        Job(number, file, output / name.with_suffix(suffix))
         for number, (file, name) in enumerate(_pictures(inputs, output))
     ]
     sources = {job.source.resolve() for job in jobs}
@@ -140,7 +140,7 @@ def degrade_files(
     known = None if replay is None else _read_record(replay)
 
     def degrade(job: Job) -> NDArray[Any]:
-        pixels, _ = _read_rgb(job.source, reporter)
+        pixels, _ = read_rgb(job.source, reporter)
         name = job.target.relative_to(output).as_posix()
         if known is None:
             pixels = _cut(pixels, scale, job.source, reporter)
@@ -206,7 +206,7 @@ def reduce_files(
     """
 
     def reduce(job: Job) -> NDArray[Any]:
-        pixels, white = _read_rgb(job.source, reporter)
+        pixels, white = read_rgb(job.source, reporter)
         pixels = _cut(pixels, scale, job.source, reporter)[None].double()
         height, width = (side // scale for side in pixels.shape[2:])
         for size in ((height, pixels.shape[3]), (height, width)):
@@ -232,7 +232,7 @@ def contact_sheet(
     """
     source = _pictures(inputs)[0][0]
     side = _TILE_PX // scale * scale
-    pixels = fit_crop(_read_rgb(source, reporter)[0], side)
+    pixels = fit_crop(read_rgb(source, reporter)[0], side)
     top, left = (pixels.shape[1] - side) // 2, (pixels.shape[2] - side) // 2
     hr = pixels[:, top : top + side, left : left + side].expand(_SHEET_SIDE**2, -1, -1, -1)
     draws = draw(config, scale=scale, seed=seed, samples=torch.arange(len(hr)), height=side, width=side)
@@ -322,7 +322,7 @@ def _run(
                     hint = "--overwrite replaces it, --skip-existing leaves it alone"
                     raise OutputExists(f"{job.target} is already there", hint=hint)
                 pixels = work(job)
-                _make_folder(job.target.parent)
+                make_folder(job.target.parent)
                 write_image(job.target, Image(pixels=pixels), overwrite=overwrite, reporter=reporter)
             except DiskFull:
                 raise
@@ -343,14 +343,15 @@ def _run(
             advance(1)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Raises: OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, folder) from error
 
 
-def _read_rgb(path: Path, reporter: Reporter) -> tuple[Tensor, float]:
+def read_rgb(path: Path, reporter: Reporter) -> tuple[Tensor, float]:
     """(3, H, W) float32 in [0, 1], grey in three channels and without alpha, and the file's white: 255 or 65535."""
     pixels = read_image(path, reporter=reporter).pixels
     if pixels.shape[2] == 4:

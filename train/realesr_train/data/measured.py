@@ -20,11 +20,12 @@ _LARGEST_PX = 255
 
 
 def read_kernels(folder: Path, scale: int) -> Tensor:
-    """(K, k, k) float32 of sum 1, k odd: the kernels of a folder by name, each with its place n // 2 in the middle.
+    """(K, k, k) float32 of sum 1, k odd: the kernels of a folder and those below, each with its place n // 2 in the
+    middle, by name.
 
     Raises: ConfigError (none there, or for another scale), UnreadableInput.
     """
-    files = sorted(path for path in folder.glob("*.np[yz]") if not path.name.startswith("."))
+    files = sorted(path for path in folder.rglob("*.np[yz]") if not path.name.startswith("."))
     if not files:
         raise ConfigError(f"{folder} holds no kernels (.npz)", hint="`realesr data kernels DIR -o FOLDER` makes them")
     kernels = [_read_kernel(path, scale) for path in files]
@@ -56,11 +57,11 @@ def _read_kernel(path: Path, scale: int) -> NDArray[np.float64]:
 
 
 def read_noise(folder: Path) -> tuple[Tensor, ...]:
-    """(3, h, w) uint8 for each patch of a folder, by name.
+    """(3, h, w) uint8 for each patch of a folder and those below, by name.
 
     Raises: ConfigError (none there), UnreadableInput.
     """
-    files = sorted(path for path in folder.glob("*.png") if path.name != SHEET and not path.name.startswith("."))
+    files = sorted(path for path in folder.rglob("*.png") if path.name != SHEET and not path.name.startswith("."))
     if not files:
         raise ConfigError(
             f"{folder} holds no noise patches (.png)",
