@@ -151,7 +151,7 @@ def constraint_losses(kernels: Tensor) -> dict[str, Tensor]:
         "sum": (1 - total).abs(),
         "boundaries": (kernels * border_mask(side).to(kernels)).abs().mean((1, 2)),
         "centralised": ((rows - centre).square() + (columns - centre).square()) / 2,
-        "sparse": kernels.abs().pow(0.2).mean((1, 2)),
+        "sparse": kernels.abs().clamp(min=1e-8).pow(0.2).mean((1, 2)),  # at 0 its slope is infinite
     }
 
 
@@ -171,7 +171,9 @@ class Schedule:
     def __init__(self, count: int, device: torch.device | str = "cpu") -> None:
         self.similarity = torch.full((count,), 5.0, device=device, dtype=torch.float64)
         self.constraints = torch.zeros(count, device=device, dtype=torch.float64)
-        """1 once centralised (weight 1) and sparse (weight 5) count."""
+        """1 once centralised and sparse count."""
+        self.sparse = 5.0
+        """Weight of sparse beside centralised."""
         self._good = torch.zeros(count, dtype=torch.int64, device=device)
         self._similar = torch.zeros(count, dtype=torch.bool, device=device)
 
@@ -225,7 +227,7 @@ def step(
         losses["gan"]
         + schedule.similarity * losses["similarity"]
         + 0.5 * (losses["sum"] + losses["boundaries"])
-        + schedule.constraints * (losses["centralised"] + 5 * losses["sparse"])
+        + schedule.constraints * (losses["centralised"] + schedule.sparse * losses["sparse"])
     )
     of_generator.zero_grad(set_to_none=True)
     total.sum().backward(inputs=list(layers))  # type: ignore[no-untyped-call]
@@ -286,6 +288,7 @@ def refine(
     schedule = Schedule(len(pictures), device)
     schedule.similarity.fill_(similarity)
     schedule.constraints.fill_(1.0)
+    schedule.sparse = 0.0
     corners = [
         torch.stack([draw_corners(picture, side, iterations * crops, generator) for picture in pictures])
         for side in (INPUT_PX, OUTPUT_PX)

@@ -12,7 +12,8 @@ Source: family specification, section 6; the reference measured there fits the s
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -36,7 +37,11 @@ def fit_blur(
 
     Raises: UnsupportedInput (too small, or without any detail).
     """
-    grey = grey.double()
+    with _one_thread():
+        return _fit(grey.double().cpu(), floor, highest, gain_weight, prior_weight)
+
+
+def _fit(grey: Tensor, floor: float, highest: float, gain_weight: float, prior_weight: float) -> tuple[Tensor, float]:
     tile = next((side for side in _TILES_PX if min(grey.shape) >= 2 * side), None)
     if tile is None:
         raise UnsupportedInput(f"{grey.shape[1]}x{grey.shape[0]} pixels are too few to find their blur", hint=_LEAST)
@@ -46,7 +51,8 @@ def fit_blur(
     frequency = torch.fft.fftfreq(tile, dtype=torch.float64)
     radius = torch.hypot(frequency[:, None], frequency)
     compared = (radius > _LOWEST) & (radius < highest)
-    target = (_smoothed(present) + floor).log()[compared]
+    smooth = _smoothing(tile)
+    target = (smooth @ present @ smooth + floor).log()[compared]
     fine = torch.fft.fftfreq(2 * tile, dtype=torch.float64)
     squares = torch.stack((fine.square().expand(2 * tile, -1), fine[:, None] * fine, fine.square()[:, None] + 0 * fine))
 
@@ -54,7 +60,7 @@ def fit_blur(
         xx, xy, yy = _covariance(factor)
         blur = torch.exp(-((2 * math.pi) ** 2) * (xx * squares[0] + 2 * xy * squares[1] + yy * squares[2]))
         folded = (double * blur).view(2, tile, 2, tile).sum((0, 2)) / 4
-        difference = (_smoothed(folded) + floor).log()[compared] - target
+        difference = (smooth @ folded @ smooth + floor).log()[compared] - target
         ordinary = ((xx * yy - xy * xy).log() - 0.5).square()
         return difference.var(correction=0) + gain_weight * difference.mean().square() + prior_weight * ordinary
 
@@ -65,6 +71,17 @@ def fit_blur(
 
 
 _LEAST = "sides of at least 32 pixels are needed, 128 are better"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The arrays are so small that threads would wait for each other, ten times as long as one needs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _covariance(factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,10 +116,9 @@ def _power(grey: Tensor, side: int) -> Tensor:
     return total / (tiles.shape[0] * tiles.shape[1] * window.square().sum())
 
 
-def _smoothed(power: Tensor) -> Tensor:
-    """By a Gaussian of one bin, around the ends."""
-    weights = torch.exp(-torch.arange(-3.0, 4.0, dtype=torch.float64).square() / 2)
-    weights /= weights.sum()
-    for axis in (0, 1):
-        power = torch.stack([weight * power.roll(step - 3, axis) for step, weight in enumerate(weights)]).sum(0)
-    return power
+def _smoothing(side: int) -> Tensor:
+    """(side, side): a Gaussian of one bin along an axis, around its ends."""
+    distance = torch.arange(side, dtype=torch.float64)
+    distance = torch.minimum(distance, side - distance)
+    row = torch.exp(-distance.square() / 2) * (distance <= 3)
+    return torch.stack([(row / row.sum()).roll(shift) for shift in range(side)])

@@ -49,13 +49,14 @@ def collect_files(
     Raises: UnsupportedInput (no picture has one), DiskFull, OutputError.
     """
     shown: list[tuple[str, NDArray[np.uint8]]] = []
-    count, least = 0, float("inf")
+    count, looked_at, least = 0, 0, float("inf")
     with progress(reporter, len(jobs), "files") as advance:
         for job in jobs:
             started = time.monotonic()
             try:
                 pixels = _read(job.source, patch_px)
                 for tile in tiles(pixels, patch_px, stride_px):
+                    looked_at += 1
                     if not (tile.variance < max_variance and tile.mean > min_mean):
                         least = min(least, tile.variance) if tile.mean > min_mean else least
                         continue
@@ -82,10 +83,14 @@ def collect_files(
                 )
                 done()
             advance(1)
-    if not count and least < float("inf"):
+    if looked_at and not count:
+        is_dark = least == float("inf")
         raise UnsupportedInput(
-            f"no patch of {patch_px} pixels is flat enough: the least variance is {least:.1f}",
-            hint=f"--max-variance {np.ceil(least + 1):.0f} takes it; a smaller --patch finds more",
+            f"no patch of {patch_px} pixels is "
+            + ("bright enough" if is_dark else f"flat enough: the least variance is {least:.1f}"),
+            hint="lower --min-mean"
+            if is_dark
+            else f"--max-variance {np.ceil(least + 1):.0f} takes it; a smaller --patch finds more",
         )
     if shown:
         write_image(output / SHEET, Image(pixels=draw_sheet(shown)), overwrite=True, reporter=reporter)
