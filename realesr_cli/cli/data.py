@@ -179,11 +179,14 @@ def kernels(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for a NAME.npz each, and sheet.png.")],
     scale: Annotated[int, typer.Option("-s", "--scale", help="Reduction that the kernels are for: 2 or 4.")] = 4,
     method: Annotated[
-        str, typer.Option("--method", help="spectrum: a Gaussian, fast; gan: any form, KernelGAN started from that.")
+        str,
+        typer.Option("--method", help="spectrum: a Gaussian; gan: KernelGAN from there; published: that alone."),
     ] = "spectrum",
-    iterations: Annotated[int, typer.Option("--iterations", min=2, help="Only gan: steps of all photos.")] = 600,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", min=2, help="Steps of KernelGAN; default: 300, published 3000.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Photos that are estimated together.")] = 16,
-    seed: Annotated[int, typer.Option("--seed", help="Only gan: another one draws other crops.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of KernelGAN: another one draws other crops.")] = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
@@ -196,8 +199,8 @@ def kernels(
         _refuse_both(overwrite, skip_existing)
         if scale not in (2, 4):
             raise UsageError(f"--scale {scale} is not known here", hint="give 2 or 4")
-        if method not in ("spectrum", "gan"):
-            raise UsageError(f"--method {method} is not known", hint="give spectrum or gan")
+        if method not in ("spectrum", "gan", "published"):
+            raise UsageError(f"--method {method} is not known", hint="give spectrum, gan or published")
 
         from realesr_cli.device import find_device
         from realesr_train.data import kernels as engine

@@ -19,7 +19,7 @@ from realesr_train.data.measured import read_kernels, read_noise
 from realesr_train.data.noise import tiles
 from realesr_train.degradation.realsr import reduce
 from realesr_train.kernel_forms import centre_of_mass, centred, clean, gaussian
-from realesr_train.kernelgan import OUTPUT_PX, draw_corners
+from realesr_train.kernelgan import OUTPUT_PX, draw_corners, learn
 
 KERNEL_PX = 21
 
@@ -104,6 +104,13 @@ def test_kernelgan_goes_on_from_there_and_keeps_the_orientation(photos: list[Ten
     assert all(torch.equal(photo, kept) for photo, kept in zip(photos, before, strict=False))
     again = estimate(photos[:3], method="gan", iterations=12)
     assert all(torch.equal(one.kernel, two.kernel) for one, two in zip(found, again, strict=True))
+
+
+def test_kernelgan_as_published_starts_from_nothing_and_draws_to_the_bicubic_kernel() -> None:
+    pictures = [2 * blurred(seed, 300) - 1 for seed in range(2)]
+    kernels = learn(pictures, None, iterations=150, device=torch.device("cpu"))
+    assert kernels.shape == (2, 13, 13) and not torch.equal(kernels[0], kernels[1])
+    assert torch.allclose(kernels.sum((1, 2)), torch.ones(2), atol=0.2)
 
 
 def test_an_isotropic_blur_is_found_as_wide_as_it_is() -> None:

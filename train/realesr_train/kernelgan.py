@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from realesr_train.kernel_forms import KERNEL_PX
+
 SIDES = (7, 5, 3, 1, 1, 1)
 """Of the layers' kernels."""
 INPUT_PX, OUTPUT_PX = 64, 26
@@ -259,38 +261,46 @@ def crops_at(pictures: Sequence[Tensor], corners: Tensor, side: int) -> Tensor:
 
 
 @torch.enable_grad()
-def refine(
+def learn(
     pictures: Sequence[Tensor],
-    start: Tensor,
+    start: Tensor | None,
     *,
-    iterations: int = 600,
-    crops: int = 1,
-    similarity: float = 0.05,
-    rate: float = 2e-4,
+    iterations: int,
+    device: torch.device,
     seed: int = 0,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
-    """(B, 13, 13): the kernels of `pictures`, (3, H, W) in [-1, 1] with sides from 80 on, which are left as they are.
+    """(B, 13, 13) on the CPU: the kernels of `pictures`, (3, H, W) in [-1, 1] on `device` with sides from 80 on, which
+    are left as they are. All pictures take one step in each iteration.
 
-    Each begins as `start` (B, 13, 13), to which a network that gives nothing yet is added, with all constraints in
-    force and `similarity` the weight of staying there. The rate falls after half of the iterations; the result is the
-    mean of the kernels of the second half. All pictures take one step in each iteration.
+    With `start` (B, 13, 13) each begins there: a network that gives nothing yet is added to it, all constraints but
+    sparse are in force, staying near it has the weight 0.5, and the rate falls after half of the iterations; the
+    result is the mean of the kernels of the second half. Without, all is as published: the network begins at random,
+    is drawn to the bicubic kernel at first, and follows the schedule; that is made for 3000 iterations.
     """
-    device = start.device
     generator = torch.Generator().manual_seed(seed)
     layers = new_generator(len(pictures), generator)
-    layers[-1].zero_()
-    layers = [layer.to(device).requires_grad_(True) for layer in layers]
     critic = new_critic(len(pictures), generator)
+    schedule = Schedule(len(pictures), device)
+    rate, drops, base, towards = (
+        2e-4,
+        {750, 1500, 2250},
+        torch.zeros(()),
+        bicubic_kernel().expand(len(pictures), -1, -1),
+    )
+    if start is not None:
+        layers[-1].zero_()
+        schedule.similarity.fill_(0.5)
+        schedule.constraints.fill_(1.0)
+        schedule.sparse = 0.0
+        rate, drops, base, towards = 1e-3, {iterations // 2}, start, start
+    base, towards = base.to(device), towards.to(device)
+    layers = [layer.to(device).requires_grad_(True) for layer in layers]
     for name in ("weights", "biases", "gains", "offsets", "u"):
         setattr(critic, name, [one.to(device) for one in getattr(critic, name)])
-    optimizers = adam(layers, rate), adam([one.requires_grad_(True) for one in critic.parameters()], _RATE)
-    schedule = Schedule(len(pictures), device)
-    schedule.similarity.fill_(similarity)
-    schedule.constraints.fill_(1.0)
-    schedule.sparse = 0.0
-    corners = [
-        torch.stack([draw_corners(picture, side, iterations * crops, generator) for picture in pictures])
+    optimizers = adam(layers, rate), adam([one.requires_grad_(True) for one in critic.parameters()], 2e-4)
+    places = [
+        torch.stack([draw_corners(picture, side, iterations, generator) for picture in pictures])
         for side in (INPUT_PX, OUTPUT_PX)
     ]
     noises = torch.Generator(device).manual_seed(seed)
@@ -298,21 +308,23 @@ def refine(
     def noise(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=noises, device=device) / 255
 
-    total, half = torch.zeros_like(start), iterations // 2
+    total = torch.zeros(len(pictures), KERNEL_PX, KERNEL_PX, device=device)
     for iteration in range(iterations):
-        places = slice(iteration * crops, (iteration + 1) * crops)
-        given, real = (
-            crops_at(pictures, one[:, places], side) for one, side in zip(corners, (INPUT_PX, OUTPUT_PX), strict=True)
+        crops, real = (
+            crops_at(pictures, one[:, iteration : iteration + 1], side)
+            for one, side in zip(places, (INPUT_PX, OUTPUT_PX), strict=True)
         )
         real = real + 2 * noise(real)
-        result = step(layers, critic, given, real, schedule, optimizers, towards=start, noise=noise, base=start)
-        if iteration == half:
+        done = step(layers, critic, crops, real, schedule, optimizers, towards=towards, noise=noise, base=base)
+        if start is None:
+            schedule.update(iteration, done.losses["similarity"])
+        elif iteration >= iterations // 2:
+            total += done.kernels / (iterations - iterations // 2)
+        if iteration in drops:
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] /= 10
-        if iteration >= half:
-            total += result.kernels
         advance(1)
-    return total / (iterations - half)
+    return (compose(layers).detach() if start is None else total).cpu()
 
 
 def draw_corners(picture: Tensor, side: int, count: int, generator: torch.Generator) -> Tensor:

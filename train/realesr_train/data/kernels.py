@@ -3,6 +3,7 @@
 `spectrum` fits a Gaussian to each photo's spectrum. `gan` goes on from there with KernelGAN, all photos of a batch in
 one network: kernels of any form, at a hundred times the price. Both find the kernel G that makes the photo's half look
 like the photo, whose covariance is 3/4 of that of the blur K which the photo itself has; what is written is K.
+`published` is KernelGAN with its own start and schedule, which often loses the orientation, and writes G.
 """
 
 import io
@@ -26,10 +27,11 @@ from realesr_cli.reporting import Reporter, progress
 from realesr_train.data.degrade import Done, Fail, Job, make_folder, read_rgb
 from realesr_train.data.measured import SHEET
 from realesr_train.kernel_forms import KERNEL_PX, centre_of_mass, centred, clean, covariance, gaussian, twice, widened
-from realesr_train.kernelgan import refine
+from realesr_train.kernelgan import learn
 from realesr_train.spectrum import fit_blur
 
-Method = Literal["spectrum", "gan"]
+Method = Literal["spectrum", "gan", "published"]
+ITERATIONS = {"spectrum": 1, "gan": 300, "published": 3000}
 RECORD = "kernels.jsonl"
 _BORDER_PX = 10
 _SIDE_PX = 21
@@ -59,7 +61,7 @@ def estimate_files(
     *,
     scale: int,
     method: Method,
-    iterations: int,
+    iterations: int | None,
     batch: int,
     device: torch.device,
     seed: int,
@@ -75,7 +77,8 @@ def estimate_files(
     Raises: DiskFull, OutputError.
     """
     found: list[tuple[str, Blur]] = []
-    steps = len(jobs) * (iterations if method == "gan" else 1)
+    iterations = 1 if method == "spectrum" else iterations or ITERATIONS[method]
+    steps = len(jobs) * iterations
     with progress(reporter, steps, "steps") as advance:
         for start in range(0, len(jobs), batch):
             pictures: dict[int, Tensor] = {}
@@ -119,7 +122,7 @@ def estimate(
     pictures: Sequence[Tensor],
     *,
     method: Method = "spectrum",
-    iterations: int = 1000,
+    iterations: int | None = None,
     seed: int = 0,
     device: torch.device | None = None,
     advance: Callable[[int], None] = lambda done: None,
@@ -129,6 +132,7 @@ def estimate(
     Raises: UnsupportedInput (too small, or of one colour).
     """
     covariances = [fit_blur(255 * picture.mean(0))[0] for picture in pictures]
+    iterations = iterations or ITERATIONS[method]
     return _blurs(pictures, covariances, method, iterations, seed, device or torch.device("cpu"), advance)
 
 
@@ -144,10 +148,17 @@ def _blurs(
     if method == "spectrum":
         advance(1)
         return [blur_of(gaussian(_floored(_WIDER * one), _SIDE_PX)) for one in covariances]
-    towards = torch.stack([gaussian(_floored(one), KERNEL_PX) for one in covariances])
-    shifted = [(2 * picture - 1).to(device) for picture in pictures]
-    kernels = refine(shifted, towards.to(device), iterations=iterations, seed=seed, advance=advance)
-    return [blur_of(widened(centred(clean(kernel.cpu())), _WIDER, _SIDE_PX)) for kernel in kernels]
+    start = torch.stack([gaussian(_floored(one), KERNEL_PX) for one in covariances]) if method == "gan" else None
+    kernels = learn(
+        [(2 * picture - 1).to(device) for picture in pictures],
+        start,
+        iterations=iterations,
+        device=device,
+        seed=seed,
+        advance=advance,
+    )
+    found = [centred(clean(kernel)) for kernel in kernels]
+    return [blur_of(widened(one, _WIDER, _SIDE_PX) if method == "gan" else one) for one in found]
 
 
 def blur_of(kernel: Tensor) -> Blur:

@@ -49,14 +49,13 @@ def collect_files(
     Raises: UnsupportedInput (no picture has one), DiskFull, OutputError.
     """
     shown: list[tuple[str, NDArray[np.uint8]]] = []
-    count, looked_at, least = 0, 0, float("inf")
+    count, used, least = 0, 0, float("inf")
     with progress(reporter, len(jobs), "files") as advance:
         for job in jobs:
             started = time.monotonic()
             try:
                 pixels = _read(job.source, patch_px)
                 for tile in tiles(pixels, patch_px, stride_px):
-                    looked_at += 1
                     if not (tile.variance < max_variance and tile.mean > min_mean):
                         least = min(least, tile.variance) if tile.mean > min_mean else least
                         continue
@@ -71,6 +70,7 @@ def collect_files(
             except RealesrError as error:
                 fail(job.id, job.source, error)
             else:
+                used += 1
                 height, width = pixels.shape[:2]
                 reporter.emit(
                     "done",
@@ -83,7 +83,7 @@ def collect_files(
                 )
                 done()
             advance(1)
-    if looked_at and not count:
+    if used and not count:
         is_dark = least == float("inf")
         raise UnsupportedInput(
             f"no patch of {patch_px} pixels is "
