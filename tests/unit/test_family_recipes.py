@@ -10,8 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from realesr_cli import Upscaler
+from realesr_cli.models.srcnn import SRCNN
+from realesr_cli.reporting import NULL
 from realesr_train.losses.perceptual import _CONVOLUTIONS
+from realesr_train.optim import make_optimizer, set_learning_rate
+from realesr_train.parts import make_network
 from realesr_train.recipes import find_recipe, list_recipes, load_stages
+from realesr_train.train_config import TrainConfig
 from training import columns, train, write_photos
 
 _STEPS = 20
@@ -120,3 +125,41 @@ def test_the_recipes_of_the_family_have_their_papers_numbers() -> None:
         (config,) = load_stages(find_recipe(name))
         assert (config.discriminator.kind, config.run.steps, config.schedule.milestones[0]) == (kind, 60_000, 5_000)
         assert config.loss.adversarial == loss.adversarial
+
+
+def test_srcnn_by_sgd_goes_on_after_an_interruption_as_if_there_had_been_none(photos: Path, tmp_path: Path) -> None:
+    def stages(folder: str, steps: int) -> tuple[TrainConfig, ...]:
+        overrides = _tiny("srcnn_x4", photos, tmp_path / "none", {}, tmp_path / folder)
+        more = ['optim.name="sgd"', 'model.init="gaussian"', f"run.steps={steps}", "optim.lr=0.1"]
+        return load_stages(find_recipe("srcnn_x4"), [*overrides, *more])
+
+    train(stages("whole", 8))
+    train(stages("parts", 5))
+    train(stages("parts", 8), allow_change=True)
+    whole, parts = (columns(tmp_path / folder)["loss.pixel"] for folder in ("whole", "parts"))
+    assert whole == parts and len(whole) == 8 and len(set(whole.values())) == 8
+
+
+def test_the_last_layer_of_srcnn_learns_with_a_tenth_of_the_rate() -> None:
+    (config,) = load_stages(find_recipe("srcnn_x4"))
+    network = make_network(config, NULL)
+    optimizer = make_optimizer(network.parameters(), learning_rate=1e-4, last=2, last_share=config.optim.last_share)
+    set_learning_rate(optimizer, 2e-4)
+    others, last = optimizer.param_groups
+    assert (others["lr"], last["lr"]) == (2e-4, pytest.approx(2e-5))
+    assert isinstance(network, SRCNN) and [id(one) for one in last["params"]] == [
+        id(one) for one in network.conv3.parameters()
+    ]
+
+
+def test_paths_of_overrides_are_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (config,) = load_stages(find_recipe("realsr_x4"), ['degradation.noise="noise"', 'model.start_from="bsrnet"'])
+    assert config.degradation.noise == tmp_path / "noise" and config.model.start_from == "bsrnet"
+
+
+def test_dense_blocks_start_at_a_tenth_of_hes_weights() -> None:
+    (config,) = load_stages(find_recipe("esrgan_psnr_x4"), ["model.blocks=1"])
+    weight = make_network(config, NULL).get_submodule("body.0.rdb2.conv3").get_parameter("weight")
+    expected = 0.1 * math.sqrt(2 / weight[0].numel())
+    assert float(weight.detach().std()) == pytest.approx(expected, rel=0.05)

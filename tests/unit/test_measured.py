@@ -108,7 +108,7 @@ def test_kernelgan_goes_on_from_there_and_keeps_the_orientation(photos: list[Ten
 
 def test_kernelgan_as_published_starts_from_nothing_and_draws_to_the_bicubic_kernel() -> None:
     pictures = [2 * blurred(seed, 300) - 1 for seed in range(2)]
-    kernels = learn(pictures, None, iterations=150, device=torch.device("cpu"))
+    kernels = learn(pictures, None, iterations=60, device=torch.device("cpu"))
     assert kernels.shape == (2, 13, 13) and not torch.equal(kernels[0], kernels[1])
     assert torch.allclose(kernels.sum((1, 2)), torch.ones(2), atol=0.2)
 

@@ -87,7 +87,9 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig,
         raise ConfigError(f"{path}: stage must be one or more tables [[stage]]", path=path)
     configs = []
     for number, stage in enumerate(stages):
-        config = unsharpened(_record(apply_overrides(merged(table, stage), others), path))
+        whole = apply_overrides(merged(table, stage), others)
+        _anchor(whole, Path.cwd())  # those of the file are absolute by now, so that these are of the overrides
+        config = unsharpened(_record(whole, path))
         try:
             check(config)
         except ConfigError as error:
