@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devtools import Browser, find_chromium
 from recording import Events
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,6 +68,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless browser of this machine; `.ci/run` installs one where it can."""
+    program = find_chromium()
+    if program is None or os.name == "nt":
+        pytest.skip("no Chromium here; REALESR_CHROMIUM may name one")
+    browser = Browser(program, tmp_path_factory.mktemp("browser"))
+    yield browser
+    browser.close()
+
+
 @pytest.fixture
 def events() -> Events:
     return Events()
@@ -98,7 +110,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def stocked_cache(cache: Path, weights_file: Finder) -> Path:
-    """A cache that holds the official models as the fall-back package gives them; no network is needed."""
+    """A cache that holds the official models as the fall-back package gives them, and LPIPS's smallest backbone; no
+    network is needed.
+    """
     import hashlib
 
     from realesr_cli import cache as cache_files
@@ -109,6 +123,7 @@ def stocked_cache(cache: Path, weights_file: Finder) -> Path:
         ("realesr-general-x4v3", "ncnn/realesr-general-x4v3.param"),
         ("realesr-general-wdn-x4v3", "ncnn/realesr-general-wdn-x4v3.param"),
         ("realesr-animevideov3", "ncnn/realesr-animevideov3-x4.param"),
+        ("squeezenet1.1", "perceptual/squeezenet1_1-features.safetensors"),
     ):
         data = safetensors_bytes(read_weights(weights_file(file)).tensors, {"name": name})
         cache_files.store(f"{name}.safetensors", data, hashlib.sha256(data).hexdigest(), "test")

@@ -1,5 +1,6 @@
 """The trainer: resuming, targets, skipped steps, stages, and that it learns."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,8 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from realesr_cli.errors import ConfigError, CorruptWeights, ModelNotFound, TrainingDiverged, UsageError
+from realesr_cli.errors import (
+    ConfigError,
+    CorruptWeights,
+    ModelNotFound,
+    OutOfMemory,
+    TrainingDiverged,
+    UsageError,
+)
 from realesr_cli.models.architectures import load_model
+from realesr_cli.models.colours import low
+from realesr_cli.reporting import NULL
 from realesr_train import checkpoint, parts, trainer
 from realesr_train.degradation.draws import draw
 from realesr_train.degradation.filters import sharpen
@@ -21,6 +31,7 @@ from realesr_train.feed import make_pairs
 from realesr_train.interrupts import Interrupts
 from realesr_train.losses.pixel import l1
 from realesr_train.optim import learning_rate
+from realesr_train.parts import make_distiller
 from realesr_train.recipes import find_recipe, load_stages
 from realesr_train.steps import Batch
 from realesr_train.trainer import Trainer
@@ -87,6 +98,28 @@ def test_an_interrupted_run_goes_on_with_the_same_losses_bit_for_bit(
     assert ends[0].facts == ends[1].facts and ends[0].facts["best"]
     for name, tensors in ends[0].groups.items():
         assert all(torch.equal(value, ends[1].groups[name][key]) for key, value in tensors.items()), name
+
+
+def test_the_best_validation_is_remembered(place: Path) -> None:
+    """A later and worse one must not become the best of a run that goes on."""
+    (config,) = configs(place)
+    one, other = Trainer(config, "fp32", ALONE, Events()), Trainer(config, "fp32", ALONE, Events())
+    one.best, one.last_metrics = {"step": 3, "psnr_y_db": 30.0}, {"psnr_y_db": 29.0}
+    other.load_state(one.state())
+    assert (other.best, other.last_metrics) == (one.best, one.last_metrics)
+
+
+def test_what_goes_wrong_in_a_run_is_said_while_it_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer.validate
+
+    def tinted(*arguments: Any, **options: Any) -> dict[str, float]:
+        return {**original(*arguments, **options), "shift_r_levels": 9.0}
+
+    monkeypatch.setattr(trainer, "validate", tinted)
+    events = Events()
+    train(configs(place, overrides=["validation.every=2", "run.steps=8"]), events)
+    (warning,) = events.of("warning")
+    assert warning["code"] == "colour_drift" and warning["message"].startswith("red is ")
 
 
 def test_the_scaler_of_half_precision_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +270,57 @@ def test_steps_without_a_finite_gradient_are_counted_and_end_the_run(
     assert kept.step == 10 and all(value.isfinite().all() for value in kept.groups["model"].values())
 
 
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler"
+)
+
+
+@pytest.mark.slow  # half a minute where nothing is in the compiler's cache
+@needs_compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
+def test_a_compiled_network_learns_the_same_and_goes_on_bit_for_bit(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["run.steps=8", "validation.every=4", "run.compile=true"]
+    runs = {name: [*few, f'run.folder="{place / name}"'] for name in ("compiled", "halved", "plain")}
+    runs["plain"][2] = "run.compile=false"
+    for name in ("compiled", "plain"):
+        train(configs(place, TINY, GAN, overrides=runs[name]))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it was compiled
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(configs(place, TINY, GAN, overrides=runs["halved"]))
+    train(configs(place, TINY, GAN, overrides=runs["halved"]))
+    compiled, halved, plain = (columns(place / name) for name in ("compiled", "halved", "plain"))
+    assert halved == compiled and len(compiled["loss.pixel"]) == 8
+    assert set(plain) == set(compiled)
+    for name, values in plain.items():
+        assert values == pytest.approx(compiled[name], rel=1e-4, abs=1e-6), name
+    assert load_model(place / "compiled" / "model.safetensors").architecture == "SRVGGNetCompact"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
+def test_what_keeps_torch_from_compiling_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def fail(*_: Any) -> Any:
+        raise kind("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr(Trainer, "_train", fail)
+    with pytest.raises(ConfigError, match=r"run\.compile = true: .*No working C\+\+ compiler found$"):
+        train(configs(place, overrides=["run.compile=true"]))
+
+
+def test_memory_that_runs_out_is_told_with_what_to_lower(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Trainer, "_train", full)
+    with pytest.raises(OutOfMemory, match=r"data\.batch = 4 in data\.accumulate = 1 parts, data\.patch_px = 32"):
+        train(configs(place))
+
+
 def test_a_run_of_another_configuration_is_refused_by_key_unless_allowed(place: Path) -> None:
     train(configs(place, overrides=["run.steps=4"]))
     changed = configs(place, overrides=["run.steps=6", "optim.lr=5e-4", "checkpoint.every=3"])
@@ -312,12 +396,88 @@ def test_a_perceptual_file_that_ends_early_serves_what_it_holds(place: Path, wei
         )
 
 
+def test_a_perceptual_loss_can_look_at_the_middle_only(place: Path, weights_file: Any) -> None:
+    squeeze = weights_file("perceptual/squeezenet1_1-features.safetensors")
+    wanted = ["loss.perceptual.weight=1.0", f'loss.perceptual.weights="{squeeze}"', "loss.perceptual.crop_px=24"]
+    layers = 'loss.perceptual.layers=[["fire2", 1.0]]'
+    (config,) = configs(place, overrides=[*wanted, layers, 'loss.perceptual.backbone="squeezenet1_1"'])
+    (term,) = (term for term in parts.make_terms(config, torch.device("cpu"), NULL) if term.name == "perceptual")
+    generator = torch.Generator().manual_seed(0)
+    output, target = torch.rand(2, 1, 3, 32, 32, generator=generator).unbind(0)
+    elsewhere, inside = output.clone(), output.clone()
+    elsewhere[..., :4, :] = 0
+    inside[..., 15, 15] = 1
+    loss = term.loss(output, target)
+    assert torch.equal(term.loss(elsewhere, target), loss) and not torch.equal(term.loss(inside, target), loss)
+
+
 def test_a_teacher_is_a_target(place: Path) -> None:
     teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=3"])).model
     wanted = ["loss.distill.weight=1.0", f'loss.distill.teacher="{teacher}"', "loss.pixel.weight=0", "run.steps=3"]
     result = train(configs(place, overrides=wanted))
     assert set(columns(place / "run")) == {"loss.distill", "loss.gradient_norm_g"}
     assert load_model(result.model).metadata["teachers"] == str(teacher)
+
+
+def test_pairs_that_are_used_several_times_are_made_once_and_the_run_goes_on_bit_for_bit(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=3"])).model
+    settings = [
+        "run.steps=12", "checkpoint.every=5", "data.batch=4", "pool.size=8", "pool.reuse=2", "loss.distill.weight=0.5",
+        f'loss.distill.teacher="{teacher}"', "loss.distill.keep_colours=true",
+    ]  # fmt: skip
+    whole = configs(place, overrides=[*settings, f'run.folder="{place / "whole"}"'])
+    seen: list[tuple[int, int]] = []
+    original = Trainer._batches
+
+    def batches(self: Trainer, lq: Tensor, gt: Tensor) -> list[Batch]:
+        made = original(self, lq, gt)
+        seen.append((len(lq), sum(len(one.lq) for one in made)))
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_batches", batches)
+        train(whole)
+    assert seen == [(2, 4)] * 12
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7)
+        with pytest.raises(KeyboardInterrupt):
+            train(configs(place, overrides=settings))
+    train(configs(place, overrides=settings))
+    assert columns(place / "run") == columns(place / "whole")
+    pool = checkpoint.load(checkpoint.folders(place / "whole")[0][1]).groups["pool"]
+    assert {name: len(store) for name, store in pool.items()} == {"lq": 8, "gt": 8, "teacher": 8}
+
+
+def test_a_pool_from_before_there_was_a_teacher_is_begun_anew(place: Path) -> None:
+    train(configs(place, overrides=["run.steps=4"]))
+    teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=1"])).model
+    changed = ["run.steps=8", "loss.distill.weight=1.0", f'loss.distill.teacher="{teacher}"']
+    result = train(configs(place, overrides=changed), allow_change=True)
+    assert result.steps == 8 and len(columns(place / "run")["loss.distill"]) == 4
+
+
+def test_a_teachers_target_has_the_colours_of_the_clean_picture(place: Path) -> None:
+    teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=3"])).model
+    plain, kept = (
+        configs(place, overrides=["loss.distill.weight=1.0", f'loss.distill.teacher="{teacher}"', more])[0]
+        for more in ("loss.distill.share=0.5", "loss.distill.keep_colours=true")
+    )
+    generator = torch.Generator().manual_seed(0)
+    lq = torch.rand(1, 3, 16, 16, generator=generator) * 0.5 + 0.25
+    gt = torch.nn.functional.interpolate(lq.flip(1), scale_factor=plain.scale)
+    cpu = torch.device("cpu")
+    targets = {}
+    for name, config in (("plain", plain), ("kept", kept)):
+        teach = make_distiller(config, cpu, None, NULL)
+        assert teach is not None
+        targets[name] = teach(lq, gt)
+    drift = {
+        name: (low(target, plain.scale) - low(gt, plain.scale)).mean((2, 3)).abs().max()
+        for name, target in targets.items()
+    }
+    assert drift["kept"] < 0.005 < drift["plain"]
 
 
 def test_auto_precision_means_what_it_meant_when_the_run_began(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,9 @@ class DegradationConfig:
     """So many of the passes, from the first on: 1 is the first-order ablation; 0: all."""
     sinc: bool = True
     """false: no sinc filter anywhere, whatever the probabilities say: the ablation without ringing."""
+    plain_probability: float = 0.0
+    """Probability that a picture is only reduced, by antialiased bicubic interpolation as in benchmarks of
+    super-resolution: no pass and nothing else."""
     sharpen_input: bool = True
     """Unsharp-mask the clean picture before the first pass."""
     passes: tuple[PassConfig, ...] = (FIRST_PASS, SECOND_PASS)
@@ -241,13 +244,15 @@ class DegradationConfig:
     final: FinalConfig = FinalConfig()
     draws: Literal["per_image", "per_batch"] = "per_image"
     """per_batch shares in a batch what the published code shares: resizes, kind of noise, second blur, final order and
-    crop (D1), and the field of grey Gaussian noise (D3)."""
+    crop (D1), and the field of grey Gaussian noise (D3). A batch is that of one device, as published: another number of
+    devices, which otherwise changes nothing, gives other pictures."""
     resize_step: Literal["size", "factor"] = "size"
     """factor: the first resize steps by 1 / factor, as published, which shifts the far edge (D2)."""
     jpeg_model: Literal["libjpeg", "legacy"] = "libjpeg"
     """libjpeg: within a level of the real codec; legacy: the published simulator (D7 to D9)."""
 
     def __post_init__(self) -> None:
+        _check_probability("plain_probability", self.plain_probability)
         if not 1 <= len(self.passes) <= 16:
             raise ConfigError(f"passes: {len(self.passes)} of them; there must be 1 to 16")
         if not 0 <= self.order <= len(self.passes):

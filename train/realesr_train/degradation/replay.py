@@ -23,7 +23,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Fields that are written as names."""
 _WHOLE = {*_NAMES, "samples", "field", "size_px", "target", "crop", "order", "kernel", "noise"}
-_FLAGS = {"grey", "jpeg_last", "halved", "resized", "compressed"}
+_FLAGS = {"grey", "jpeg_last", "plain", "halved", "resized", "compressed"}
 
 
 def to_json(draws: AnyDraws, i: int) -> dict[str, Any]:
