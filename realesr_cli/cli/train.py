@@ -61,10 +61,10 @@ def train(
             return
         if devices < 1:
             raise UsageError(f"--devices {devices} must be at least 1")
-        if supervises:
-            raise typer.Exit(processes.start_processes(sys.argv[1:], devices))
         if sweep is not None and (check or devices > 1 or processes.is_launched()):
             raise UsageError("--sweep goes with one process and without --check", hint="leave out the other option")
+        if supervises:
+            raise typer.Exit(processes.start_processes(sys.argv[1:], devices))
         if (config is None) == (recipe is None):
             raise UsageError("say what to train: --config FILE or --recipe NAME", hint="--list-recipes shows them")
         overrides = list(set_ or [])

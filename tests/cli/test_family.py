@@ -220,6 +220,13 @@ def test_a_sweep_that_cannot_be_run_is_refused_before_it_begins(
     assert done.status == 2 and words in done.err and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("options", [("--check",), ("--devices", "2")])
+def test_a_sweep_goes_alone(options: tuple[str, ...], realesr: Command, photos: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, TINY)
+    done = realesr("train", "--config", config, "--data", photos, "--sweep", "optim.lr=1e-3,1e-4", *options)
+    assert done.status == 2 and "--sweep goes with one process" in done.err
+
+
 def test_flags_are_frozen(realesr: Command) -> None:
     """A new flag is a decision: extend this list, the README and the CHANGELOG together."""
     common = {"--json", "--quiet", "--verbose", "--help", "--output", "--overwrite"}

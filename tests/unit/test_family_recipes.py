@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from realesr_cli import Upscaler
 from realesr_cli.models.srcnn import SRCNN
 from realesr_cli.reporting import NULL
-from realesr_train.losses.perceptual import _CONVOLUTIONS
 from realesr_train.optim import make_optimizer, set_learning_rate
 from realesr_train.parts import make_network
 from realesr_train.recipes import find_recipe, list_recipes, load_stages
@@ -37,7 +36,7 @@ def vgg19(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
     generator = torch.Generator().manual_seed(0)
     tensors, before, number = {}, 3, 0
-    for count in _CONVOLUTIONS["vgg19"]:
+    for count in (2, 2, 4, 4, 4):
         for _ in range(count):
             weight = torch.randn(4, before, 3, 3, generator=generator) * math.sqrt(2 / (9 * before))
             tensors[f"features.{number}.weight"], tensors[f"features.{number}.bias"] = weight, torch.zeros(4)
