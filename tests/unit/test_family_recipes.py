@@ -1,4 +1,4 @@
-"""Every recipe trains a little at tiny sizes, and what comes of it enlarges a picture."""
+"""Every recipe of the family trains a little at tiny sizes, and what comes of it enlarges a picture."""
 
 import math
 from pathlib import Path
@@ -14,20 +14,11 @@ from realesr_cli.models.srcnn import SRCNN
 from realesr_cli.reporting import NULL
 from realesr_train.optim import make_optimizer, set_learning_rate
 from realesr_train.parts import make_network
-from realesr_train.recipes import find_recipe, list_recipes, load_stages
+from realesr_train.recipes import find_recipe, load_stages
 from realesr_train.train_config import TrainConfig
-from training import columns, train, write_photos
+from training import FAMILY, columns, train, write_photos
 
 _STEPS = 20
-_WITHOUT = {"debug_cpu", "paired"}
-"""Trained in other tests."""
-_SLOW = {"compact_anime_x4", "compact_x4", "finetune_x4", "realesrgan_x1", "realesrgan_x2"}
-"""Made of the same parts as others."""
-RECIPES = [
-    pytest.param(recipe.name, marks=[pytest.mark.slow] if recipe.name in _SLOW else [])
-    for recipe in list_recipes()
-    if recipe.name not in _WITHOUT
-]
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +70,10 @@ def _tiny(name: str, photos: Path, vgg19: Path, pools: dict[str, Path], run: Pat
         pairs["degradation.noise"] = f'"{pools["noise"]}"'
         if name == "realsr_dped_x4":
             pairs["degradation.kernels"] = f'"{pools["kernels"]}"'
-    if stages[0].degradation.kind == "second_order":
-        pairs["data.crop_px"] = 112
     return [f"{key}={value}" for key, value in pairs.items()]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", FAMILY)
 def test_a_recipe_trains_with_finite_and_moving_losses_to_a_model_that_loads(
     name: str, photos: Path, vgg19: Path, pools: dict[str, Path], tmp_path: Path
 ) -> None:
