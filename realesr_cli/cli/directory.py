@@ -78,6 +78,7 @@ def directory(
     height: flags.Height = None,
     fit: flags.Fit = None,
     denoise: flags.Denoise = None,
+    blend: flags.Blend = None,
     tta: flags.Tta = False,
     keep_colours: flags.KeepColours = False,
     device: Annotated[
@@ -163,7 +164,9 @@ def directory(
             return
         with (
             _sheet(sheet, folder) as tally.sheet,
-            upscalers(model, devices, tile_options, run, denoise=denoise, offline=offline, dry_run=dry_run) as ready,
+            upscalers(
+                model, devices, tile_options, run, denoise=denoise, blend=blend, offline=offline, dry_run=dry_run
+            ) as ready,
         ):
             if not ready:
                 return

@@ -38,6 +38,7 @@ def image(
     height: flags.Height = None,
     fit: flags.Fit = None,
     denoise: flags.Denoise = None,
+    blend: flags.Blend = None,
     tta: flags.Tta = False,
     keep_colours: flags.KeepColours = False,
     device: flags.Device = "auto",
@@ -102,7 +103,7 @@ def image(
                 run.summary["skipped"] = len(jobs)
                 return
         with upscalers(
-            model, [device_options], tile_options, run, denoise=denoise, offline=offline, dry_run=dry_run
+            model, [device_options], tile_options, run, denoise=denoise, blend=blend, offline=offline, dry_run=dry_run
         ) as ready:
             if not ready:
                 return

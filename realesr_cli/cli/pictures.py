@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,15 @@ def upscalers(
     run: Run,
     *,
     denoise: float | None,
+    blend: str | None,
     offline: bool,
     dry_run: bool,
 ) -> Iterator[list[Upscaler]]:
     """Yields the model on each of the devices, and emits `model` events.
 
-    None at all where it is not in the cache and `dry_run` forbids to fetch it; that is said.
+    None at all where it is not in the cache and `dry_run` forbids to fetch it; that is said. `blend` is `NAME:SHARE`.
     """
+    other, share = _parse_blend(blend, model)
     from realesr_cli.device import find_device
     from realesr_cli.models.architectures import load_model
     from realesr_cli.upscaler import Upscaler
@@ -45,11 +47,11 @@ def upscalers(
         model = auto.likely_model(device_type, offline=offline)
     elif model == "auto":
         model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter)
-    if dry_run and (missing := _not_cached(model, denoise)):
+    if dry_run and (missing := _not_cached(model, denoise, other)):
         _announce_download(missing, run)
         yield []
         return
-    loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
+    loaded = load_model(model, strength=denoise, other=other, share=share, offline=offline, reporter=run.reporter)
     with ExitStack() as stack:
         ready = [
             stack.enter_context(Upscaler(loaded, device=device, tile=tile, reporter=run.reporter)) for device in devices
@@ -90,17 +92,34 @@ def fit_box(text: str | None) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-def _not_cached(model: str, denoise: float | None) -> list[catalog.CatalogEntry]:
-    """The catalogue's entries that would have to be fetched first: of the model, and of its twin for --denoise."""
-    if weights.is_file(model):
-        return []
+def _parse_blend(text: str | None, model: str) -> tuple[str | None, float]:
+    """The network and the share of `--blend NAME:0.8`."""
+    if text is None:
+        return None, 0.5
+    if model == "auto":
+        raise UsageError("--blend needs the network to blend with", hint="name it with -m")
+    name, _, share = text.rpartition(":")
     try:
-        entry = catalog.find(model)
-    except ModelNotFound:
-        return []  # a name of the user's own, or one that nobody knows: loading it will tell
-    wanted = [entry]
-    if denoise is not None and entry.companion is not None:
-        wanted.append(catalog.find(entry.companion))
+        number = float(share)
+    except ValueError:
+        number = float("nan")
+    if not name or not 0 <= number <= 1:
+        hint = "write a name or file and its share from 0 to 1, e.g. --blend esrgan.pth:0.8"
+        raise UsageError(f"--blend {text} is not a network and its share", hint=hint)
+    return name, number
+
+
+def _not_cached(model: str, denoise: float | None, other: str | None) -> list[catalog.CatalogEntry]:
+    """The catalogue's entries that would have to be fetched first: of the model, of its twin for --denoise, and of what
+    it is blended with."""
+    wanted = []
+    for name in filter(None, (model, other)):
+        if weights.is_file(name):
+            continue
+        with suppress(ModelNotFound):  # a name of the user's own, or one that nobody knows: loading it will tell
+            wanted.append(catalog.find(name))
+    if denoise is not None and wanted and wanted[0].companion is not None:
+        wanted.append(catalog.find(wanted[0].companion))
     return [entry for entry in wanted if not weights.is_cached(entry.name)]
 
 
