@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _PROGRESS_INTERVAL_S = 0.2
+_BAR_FORMATS = {
+    "": "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}",
+    "bytes": None,
+    "frames": "{desc}: {n:.0f}/{total:.0f} frames |{bar}| {rate_fmt} {elapsed}<{remaining}{postfix}",
+}
 # Events that are the result of a command, not news of the way there.
 _ASKED_FOR = ("plan", "doctor")
 
@@ -87,8 +92,10 @@ class TerminalReporter:
                 file=self._stream,
                 dynamic_ncols=True,
                 ascii=None if (self._stream.encoding or "").lower().startswith("utf") else True,
-                bar_format=None if is_bytes else "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}",
+                bar_format=_BAR_FORMATS.get(fields["unit"], _BAR_FORMATS[""]) if total else None,
             )
+        if "written_bytes" in fields:
+            self._bar.set_postfix_str(f"{fields['written_bytes'] / 1e6:.1f} MB", refresh=False)
         self._bar.update(done - self._bar.n)
         if fields["finished"]:
             self._bar.close()
@@ -167,10 +174,17 @@ def _step_line(fields: dict[str, Any]) -> str:
 
 
 @contextmanager
-def progress(reporter: Reporter, total: float | None, unit: str, **fields: Any) -> Iterator[Callable[[float], None]]:
+def progress(
+    reporter: Reporter,
+    total: float | None,
+    unit: str,
+    *,
+    facts: Callable[[], dict[str, Any]] | None = None,
+    **fields: Any,
+) -> Iterator[Callable[[float], None]]:
     """Yields `advance(amount)`; emits `progress` events, at most five a second, and a last one with `finished`.
 
-    `total` is None where the end is not known. `fields` (`id`, `label`) go into each event.
+    `total` is None where the end is not known. `fields` (`id`, `label`) go into each event, and what `facts` gives.
     """
     done = 0.0
     started = last = time.monotonic()
@@ -187,6 +201,7 @@ def progress(reporter: Reporter, total: float | None, unit: str, **fields: Any) 
             per_s=round(rate, 3),
             eta_s=None if left is None else round(left, 1),
             finished=finished,
+            **(facts() if facts is not None else {}),
             **fields,
         )
 

@@ -60,6 +60,10 @@ class _Pass:
     tiles: tuple[Tile, ...]
 
 
+Plans = dict[tuple[int, int, int, bool], tuple[Tile, ...]]
+"""Tiles by (height, width, channels, whether in float32)."""
+
+
 class Upscaler:
     """A network on a device, ready for pictures. Use it in a `with` block to free device memory at its end."""
 
@@ -82,9 +86,11 @@ class Upscaler:
                 hint="realesr runs networks for RGB pictures or for single channels",
             )
         self.choice: DeviceChoice = choose_device(device or DeviceOptions(), self.model)
-        self._engine = Engine(self.model, self.choice, tile or TileOptions(), reporter)
+        self.tile_options = tile or TileOptions()
+        self._engine = Engine(self.model, self.choice, self.tile_options, reporter)
         self._reporter = reporter
         self._speeds: dict[tuple[bool, int, int], float] = {}
+        self._frame_plans: Plans = {}
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +157,16 @@ class Upscaler:
                 alphas = _Rows(iter([np.broadcast_to(opacity[:1, :1], (*size, 1))]))
             for band in self._enlarge(transparency.bleed(colour, opacity), size, len(work), advance):
                 yield np.concatenate((band, alphas.take(band.shape[0])), axis=2)
+
+    def frame(self, pixels: Pixels, *, size: tuple[int, int]) -> Pixels:
+        """One frame of a film (H, W, 3), enlarged as a picture would be, but without a word about its progress.
+
+        Frames of one size are cut into the same tiles from the first to the last, whatever memory is free meanwhile.
+        Errors as in a call.
+        """
+        _check(pixels)
+        work = self._work(pixels, size)
+        return join(self._enlarge(pixels, size, len(work), lambda amount: None, plans=self._frame_plans), size[0])
 
     def plan(
         self, pixels: Pixels, size: tuple[int, int], *, alpha_mode: AlphaMode = "model", whole: bool = True
@@ -220,20 +236,21 @@ class Upscaler:
         passes: int,
         advance: Advance,
         limits: transparency.Limits | None = None,
+        plans: Plans | None = None,
     ) -> Iterator[Pixels]:
         """(H, W, 1 or 3) -> bands (h, width, the same), same dtype; 16 bits between the steps, to round once.
 
-        `limits` corrects the network's result before it is reduced.
+        `limits` corrects the network's result before it is reduced. `plans` remembers how pictures are cut.
         """
         if pixels.shape[2] == 3 and _is_grey(pixels):
-            for band in self._enlarge(pixels[..., :1], size, passes, advance):
+            for band in self._enlarge(pixels[..., :1], size, passes, advance, plans=plans):
                 yield np.repeat(band, 3, axis=2)
             return
         dtype, precise, scale = pixels.dtype, self._precise(pixels.dtype), self.model.scale
         for _ in range(passes - 1):
-            pixels = join(self._pass(pixels, np.dtype(np.uint16), precise, advance), pixels.shape[0] * scale)
+            pixels = join(self._pass(pixels, np.dtype(np.uint16), precise, advance, plans), pixels.shape[0] * scale)
         native = (pixels.shape[0] * scale, pixels.shape[1] * scale)
-        bands = self._pass(pixels, dtype if native == size else np.dtype(np.uint16), precise, advance)
+        bands = self._pass(pixels, dtype if native == size else np.dtype(np.uint16), precise, advance, plans)
         if limits is not None:
             bands = _held(bands, limits, native)
         yield from bands if native == size else reduce(bands, native, size, dtype)
@@ -242,11 +259,18 @@ class Upscaler:
         """Whether a picture needs float32: bf16 has 8 significant bits and fp16 has 11, too few for one of 16 bits."""
         return dtype == np.uint16 and not self.choice.explicit_precision
 
-    def _pass(self, pixels: Pixels, dtype: np.dtype[Any], precise: bool, advance: Advance) -> Iterator[Pixels]:
+    def _pass(
+        self, pixels: Pixels, dtype: np.dtype[Any], precise: bool, advance: Advance, plans: Plans | None = None
+    ) -> Iterator[Pixels]:
         """One run of the network over the picture: (H, W, C) -> bands of (scale*H, scale*W, C) of `dtype`."""
         height, width = (side * self.model.scale for side in pixels.shape[:2])
         padded = _pad(pixels, *self._padded_size(*pixels.shape[:2]))
-        tiles = self._engine.plan(*padded.shape[:2], channels=pixels.shape[2], precise=precise)
+        key = (*padded.shape[:2], pixels.shape[2], precise)
+        tiles = None if plans is None else plans.get(key)
+        if tiles is None:
+            tiles = self._engine.plan(*padded.shape[:2], channels=pixels.shape[2], precise=precise)
+            if plans is not None:
+                plans[key] = tiles
         top = 0
         for band in self._engine.bands(padded, tiles, dtype, precise=precise, advance=advance):
             yield band[: height - top, :width]

@@ -34,7 +34,8 @@ class StreamInfo:
     kind: str
     """video, audio, subtitle, attachment, data or cover."""
     codec: str
-    """FFmpeg's name of the format, e.g. aac, opus, ass, subrip, mov_text; empty where it has none."""
+    """FFmpeg's name of the format, e.g. aac, opus, ass, subrip, mov_text; tmcd for a time code, text for the chapters'
+    own track in MP4 and MOV; empty where it has none."""
     language: str | None
 
     def __str__(self) -> str:
@@ -137,8 +138,10 @@ def probe(path: Path) -> VideoInfo:
         frames = _first_frames(container, stream, path)
         first = frames[0]
         context = stream.codec_context
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         duration = None if container.duration is None else Fraction(container.duration, 1_000_000)
+        # of a raw stream the average is a default of the demuxer's
+        rates = (stream.average_rate, stream.guessed_rate)
+        rate = next(filter(None, rates if duration is not None else rates[::-1]), Fraction(25))
         sample_aspect = stream.sample_aspect_ratio
         return VideoInfo(
             path=path,
@@ -161,7 +164,7 @@ def probe(path: Path) -> VideoInfo:
             color_primaries=int(first.color_primaries),
             color_trc=int(first.color_trc),
             mastering=_mastering(frames),
-            streams=tuple(_stream_info(s) for s in container.streams if s.index != index),
+            streams=tuple(_stream_info(s, container) for s in container.streams if s.index != index),
             chapters=len(container.chapters()),
             metadata=dict(container.metadata),
         )
@@ -186,10 +189,14 @@ def _first_frames(
     return frames
 
 
-def _stream_info(stream: av.stream.Stream) -> StreamInfo:
+def _stream_info(stream: av.stream.Stream, container: av.container.InputContainer) -> StreamInfo:
     codec = ""
     if stream.codec_context is not None:
         codec = stream.codec_context.codec.canonical_name
+    elif stream.type == "data" and "timecode" in stream.metadata:
+        codec = "tmcd"
+    elif stream.type == "data" and "mov" in container.format.name and stream.frames == len(container.chapters()) > 0:
+        codec = "text"
     is_cover = stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
     return StreamInfo(
         index=stream.index, kind="cover" if is_cover else stream.type, codec=codec, language=stream.language

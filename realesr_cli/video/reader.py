@@ -181,13 +181,7 @@ class FrameReader:
             for image in images:
                 shape = shape or (image.width, image.height)
                 if shape != (image.width, image.height):
-                    at_s = float(image.pts * image.time_base - self._info.start) if image.pts is not None else 0.0
-                    raise UnsupportedInput(
-                        f"{path} changes its size from {shape[0]}x{shape[1]} to {image.width}x{image.height} "
-                        f"after {at_s:.3f} s",
-                        hint=f"upscale the parts one by one: --end {at_s:.3f}, then --start {at_s:.3f}",
-                        path=path,
-                    )
+                    raise self._size_change(shape, image)
                 while waiting and image.pts is not None and waiting[0] <= image.pts:
                     lost = heapq.heappop(waiting)
                     if kept is not None and self.damaged and lost < image.pts:
@@ -201,6 +195,17 @@ class FrameReader:
                     yield self._again(kept, lost)
         if whole:
             self._tell_missing(stream, kept)
+
+    def _size_change(self, shape: tuple[int, int], image: av.VideoFrame) -> UnsupportedInput:
+        message = f"{self._info.path} changes its size from {shape[0]}x{shape[1]} to {image.width}x{image.height}"
+        if image.pts is None:
+            return UnsupportedInput(message, hint="cut the film there", path=self._info.path)
+        at_s = float(image.pts * image.time_base - self._info.start)
+        return UnsupportedInput(
+            f"{message} after {at_s:.3f} s",
+            hint=f"upscale the parts one by one: --end {at_s:.3f}, then --start {at_s:.3f}",
+            path=self._info.path,
+        )
 
     def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
         """All packets, going on after those that the container cannot read."""
