@@ -38,11 +38,11 @@ def differences(
     """What of the result is not as it should be, in words; empty if it is as the source was. Raises: UnreadableInput."""
     found: list[str] = []
     made = _facts(target)
-    frames = sum(segment.frames for segment in segments)
+    frames = sum(len(segment.times) for segment in segments)
     if made.frames != frames:
         found.append(f"{made.frames} frames instead of {frames}")
-    begin = segments[0].first_pts * encoding.time_base - part.shift_s
-    end = segments[-1].last_pts * encoding.time_base - part.shift_s
+    begin = segments[0].times[0] * encoding.time_base - part.shift_s
+    end = segments[-1].times[-1] * encoding.time_base - part.shift_s
     # a container that knows no times below zero moves all streams alike
     moved = made.first_s - begin
     if abs(made.last_s - moved - end) > _ROUNDING_S:

@@ -36,6 +36,7 @@ _OWN_OPTIONS = {
 # Sides in pixels beyond which encoders fail late or never come back; others say so when they are opened.
 _LARGEST = {"libx264": 16384, "libx265": 16384, "libsvtav1": 16384, "h264_nvenc": 4096, "hevc_nvenc": 8192}
 _SMALLEST = {"libsvtav1": 64, "libx265": 16}
+_RATE_DENOMINATOR = 10010  # averages of films without a constant rate have absurd ones
 # Beyond H.264 level 5.2 (macroblocks of 16x16) most players give up; HEVC goes on.
 _H264_BLOCKS = 36864
 
@@ -51,7 +52,9 @@ class Encoding:
     width: int
     height: int
     time_base: Fraction
+    """Of the times at which frames are shown."""
     frame_rate: Fraction
+    """What the encoder is told: the average."""
     sample_aspect: Fraction | None
     display_matrix: tuple[int, ...] | None
     colorspace: int
@@ -111,7 +114,7 @@ def plan_encoding(
         width=width,
         height=height,
         time_base=time_base,
-        frame_rate=options.fps or info.frame_rate,
+        frame_rate=(options.fps or info.frame_rate).limit_denominator(_RATE_DENOMINATOR),
         sample_aspect=info.sample_aspect,
         display_matrix=info.display_matrix,
         colorspace=colour[0],
@@ -127,7 +130,7 @@ def plan_encoding(
 def configure(context: av.VideoCodecContext, encoding: Encoding) -> None:
     """Tells an encoder, not yet open, what the record says."""
     context.width, context.height, context.pix_fmt = encoding.width, encoding.height, encoding.pixel_format
-    context.time_base, context.framerate = encoding.time_base, encoding.frame_rate
+    context.time_base, context.framerate = 1 / encoding.frame_rate, encoding.frame_rate
     context.colorspace, context.color_range = encoding.colorspace, encoding.color_range
     context.color_primaries, context.color_trc = encoding.color_primaries, encoding.color_trc
     if encoding.sample_aspect is not None:

@@ -64,7 +64,8 @@ def mux(
 def _muxer_options(plan: StreamPlan, info: VideoInfo) -> dict[str, str]:
     if plan.container.format == "mpegts":
         return {"mpegts_copyts": "1"} if info.container == "mpegts" else {}
-    return {}
+    # a time code needs a frame rate, which a stream without an encoder cannot be given
+    return {"write_tmcd": "0"} if plan.container.format in ("mov", "mp4") else {}
 
 
 def _picture_stream(output: Any, first: Any, encoding: Encoding, source: Any) -> Any:
@@ -84,50 +85,39 @@ def _picture_stream(output: Any, first: Any, encoding: Encoding, source: Any) ->
 
 def _pictures(segments: Sequence[Segment], encoding: Encoding, part: Part, stream: Any) -> Iterator[_Timed]:
     """The pieces' packets with the frames' own times, and decoding times that rise through the whole film."""
-    delay = max(_reordering(segment, encoding) for segment in segments)
+    ranks = [_ranks(segment) for segment in segments]
+    delay = max(place - rank for order in ranks for place, rank in enumerate(order))
     shift = round(part.shift_s / encoding.time_base)
-    before: list[int] = []  # the last times of the pieces so far
-    for number, segment in enumerate(segments):
-        shown = _shown(segment, encoding)
-        ordered = sorted(shown)
-        following = segments[number + 1].first_pts if number + 1 < len(segments) else None
-        until = segment.last_pts + segment.last_duration if following is None else following
-        ends = dict(zip(ordered, [*ordered[1:], until], strict=True))
-        # frames before the first are as far apart as its followers
-        lead = ordered if len(ordered) > delay else [ordered[0] + i for i in range(delay + 1)]
-        dts = (before or [ordered[0] - lead[delay] + lead[i] for i in range(delay)]) + ordered
+    before: list[int] = []  # the decoding times that frames of the next piece take over
+    for number, (segment, order) in enumerate(zip(segments, ranks, strict=True)):
+        times = segment.times
+        following = segments[number + 1].times[0] if number + 1 < len(segments) else None
+        ends = [*times[1:], times[-1] + segment.last_duration if following is None else following]
+        # the first frames are decoded as far before the first is shown as their followers are shown after it
+        lead = times if len(times) > delay else range(times[0], times[0] + delay + 1)
+        dts = [*(before or [times[0] - lead[delay] + lead[i] for i in range(delay)]), *times]
         with opened(segment.path) as container:
-            source = container.streams.video[0]
-            index = 0
-            for packet in container.demux(source):
-                if not packet.size:
-                    continue
-                pts = shown[index]
-                packet.pts, packet.dts, packet.duration = pts - shift, dts[index] - shift, ends[pts] - pts
+            packets = (packet for packet in container.demux(container.streams.video[0]) if packet.size)
+            for packet, rank, decoded in zip(packets, order, dts, strict=False):
                 packet.time_base = encoding.time_base
+                packet.pts, packet.dts = times[rank] - shift, decoded - shift
+                packet.duration = ends[rank] - times[rank]
                 packet.stream = stream
                 yield float(packet.dts * encoding.time_base), 0, packet
-                index += 1
-        before = dts[len(dts) - delay :] if delay else []
+        before = dts[len(dts) - delay :]
 
 
-def _shown(segment: Segment, encoding: Encoding) -> list[int]:
-    """When each packet of a piece is shown, in the order in which they are stored."""
+def _ranks(segment: Segment) -> list[int]:
+    """For each packet of a piece, in the order in which they are stored, the number of its frame."""
     with opened(segment.path) as container:
-        stream = container.streams.video[0]
-        ticks = [round(p.pts * stream.time_base / encoding.time_base) for p in container.demux(stream) if p.size]
-    if len(ticks) != segment.frames:
+        stored = [packet.pts for packet in container.demux(container.streams.video[0]) if packet.size]
+    if len(stored) != len(segment.times):
         raise EncodeFailed(
-            f"{segment.path} holds {len(ticks)} frames, not {segment.frames}", hint="delete its folder and start again"
+            f"{segment.path} holds {len(stored)} frames, not {len(segment.times)}",
+            hint="delete its folder and start again",
         )
-    return [segment.first_pts + tick for tick in ticks]
-
-
-def _reordering(segment: Segment, encoding: Encoding) -> int:
-    """How many frames a packet may be decoded before its turn to be shown."""
-    shown = _shown(segment, encoding)
-    rank = {pts: place for place, pts in enumerate(sorted(shown))}
-    return max(place - rank[pts] for place, pts in enumerate(shown))
+    numbers = {pts: number for number, pts in enumerate(sorted(stored))}
+    return [numbers[pts] for pts in stored]
 
 
 # --- everything else --------------------------------------------------------------------------------------------------

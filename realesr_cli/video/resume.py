@@ -1,7 +1,11 @@
-"""Work that survives a killed run: finished pieces in `TARGET.segments/`, and what they were made of in `state.json`."""
+"""Work that survives a killed run: finished pieces in `TARGET.segments/`, and a journal of them.
+
+The journal has a line of JSON for the work as a whole and one for each piece; a line cut off by a kill counts as absent.
+"""
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,32 +43,49 @@ class Work:
 
     def record(self, segment: Segment) -> None:
         """Adds a piece, which lies complete in the folder. Raises: OutputError, DiskFull."""
+        lines = [*([] if _journal(self.folder).exists() else [self._header()]), self._line(segment)]
+        try:
+            with _journal(self.folder).open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise output_error(error, _journal(self.folder)) from error
         self.segments.append(segment)
-        state = {
-            "version": _VERSION,
-            "fingerprint": self.fingerprint,
+
+    def tidy(self) -> None:
+        """Removes what killed runs have left half-written, and what is not in the journal. Raises: OutputError."""
+        with replacing(_journal(self.folder)) as temporary:
+            temporary.write_text("".join([self._header(), *map(self._line, self.segments)]), "utf-8")
+        kept = {segment.path.name for segment in self.segments} | {"lock", _journal(self.folder).name}
+        try:
+            for path in self.folder.iterdir():
+                if path.name not in kept:
+                    path.unlink()
+        except OSError as error:
+            raise OutputError(
+                f"cannot tidy up {self.folder}: {error.strerror or error}", hint="delete it", path=self.folder
+            ) from error
+
+    def _header(self) -> str:
+        return json.dumps({"version": _VERSION, "fingerprint": self.fingerprint}) + "\n"
+
+    def _line(self, segment: Segment) -> str:
+        facts = {
+            "file": segment.path.name,
+            "times": segment.times,
+            "last_duration": segment.last_duration,
             "can_seek": self.can_seek,
-            "segments": [
-                {
-                    "file": s.path.name,
-                    "first_pts": s.first_pts,
-                    "last_pts": s.last_pts,
-                    "last_duration": s.last_duration,
-                    "frames": s.frames,
-                }
-                for s in self.segments
-            ],
         }
-        with replacing(_state_file(self.folder)) as temporary:
-            temporary.write_text(json.dumps(state, indent=1), "utf-8")
+        return json.dumps(facts) + "\n"
 
     @property
     def frames(self) -> int:
-        return sum(segment.frames for segment in self.segments)
+        return sum(len(segment.times) for segment in self.segments)
 
     @property
     def last_pts(self) -> int | None:
-        return self.segments[-1].last_pts if self.segments else None
+        return self.segments[-1].times[-1] if self.segments else None
 
 
 def work_folder(target: Path) -> Path:
@@ -88,7 +109,7 @@ def resumed(target: Path, fingerprint: Fingerprint, *, restart: bool, reporter: 
         if not cache.try_lock(lock):
             raise UsageError(f"another process is already working on {target}", hint="wait for it, or choose another -o")
         work = _load(folder, json.loads(json.dumps(fingerprint)), target, restart=restart)
-        _tidy(folder, work)
+        work.tidy()
         if work.segments:
             reporter.emit(
                 "resumed", frames=work.frames, segments=len(work.segments), output=str(target), folder=str(folder)
@@ -135,49 +156,36 @@ def source_identity(path: Path) -> str:
 
 
 def _load(folder: Path, fingerprint: dict[str, Any], target: Path, *, restart: bool) -> Work:
-    state = _read_state(_state_file(folder))
-    if state is None:
+    header, *pieces = _lines(_journal(folder)) or [{}]
+    if header.get("version") != _VERSION:
         return Work(folder, fingerprint, [])
-    before = state["fingerprint"]
-    different = [key for key in fingerprint.keys() | before.keys() if fingerprint.get(key) != before.get(key)]
+    before = header["fingerprint"]
+    different = sorted(key for key in fingerprint.keys() | before.keys() if fingerprint.get(key) != before.get(key))
     if different and not restart:
         raise UsageError(
-            f"{folder} holds work on {target} with another {', '.join(sorted(different))}",
+            f"{folder} holds work on {target} with another {', '.join(different)}",
             hint="use the same source, model and options to go on, or --overwrite to start afresh",
         )
-    if different:
-        return Work(folder, fingerprint, [])
-    segments = []
-    for facts in state["segments"]:
-        path = folder / facts.pop("file")
+    work = Work(folder, fingerprint, [])
+    for facts in [] if different else pieces:
+        path = folder / facts["file"]
         if not path.is_file():
-            break  # what follows is done again
-        segments.append(Segment(path=path, **facts))
-    return Work(folder, fingerprint, segments, state["can_seek"])
+            break  # what follows is made again
+        work.segments.append(Segment(path=path, times=tuple(facts["times"]), last_duration=facts["last_duration"]))
+        work.can_seek = facts["can_seek"]
+    return work
 
 
-def _read_state(path: Path) -> dict[str, Any] | None:
-    """The state, or None where there is none that can be used."""
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """What the journal's complete lines say."""
+    found = []
     try:
-        state = json.loads(path.read_text("utf-8"))
-        complete = state["version"] == _VERSION and {"fingerprint", "can_seek", "segments"} <= state.keys()
-        return state if complete else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        for line in path.read_text("utf-8").splitlines():
+            found.append(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    return found
 
 
-def _tidy(folder: Path, work: Work) -> None:
-    """Removes what killed runs have left half-written, and pieces that are not in the state."""
-    kept = {segment.path.name for segment in work.segments} | {"lock", _state_file(folder).name}
-    try:
-        for path in folder.iterdir():
-            if path.name not in kept:
-                path.unlink()
-        if not work.segments:
-            _state_file(folder).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot tidy up {folder}: {error.strerror or error}", hint="delete it", path=folder) from error
-
-
-def _state_file(folder: Path) -> Path:
-    return folder / "state.json"
+def _journal(folder: Path) -> Path:
+    return folder / "journal.jsonl"

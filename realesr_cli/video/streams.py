@@ -43,7 +43,7 @@ _MP4 = Container(
     video=("h264", "hevc", "av1", "vp9", "ffv1"),
     audio=_MP4_AUDIO,
     subtitles=("mov_text",),
-    data=("tmcd", "text"),
+    data=("text",),
     new_subtitle="mov_text",
 )
 _MOV = Container(
@@ -51,7 +51,7 @@ _MOV = Container(
     video=("h264", "hevc", "prores"),
     audio=("aac", "ac3", "eac3", "mp3", "alac", "pcm_*"),
     subtitles=("mov_text",),
-    data=("tmcd", "text"),
+    data=("text",),
     new_subtitle="mov_text",
 )
 _MKV = Container(
@@ -158,7 +158,7 @@ def plan_streams(info: VideoInfo, target: Path, options: VideoOptions, reporter:
     moved = {stream.index for stream in unfit}
     return StreamPlan(
         container=container,
-        # time codes and the chapters' own track are written anew by the muxer
+        # a time code is a tag of the pictures in Matroska; the chapters' own track is written anew by the muxer
         copied=tuple(s for s in info.streams if s.index not in moved and s.codec not in ("tmcd", "text")),
         converted=tuple(converted),
         dropped=tuple(dropped),

@@ -1,4 +1,7 @@
-"""Encoded pieces of the film: MP4 files (MOV for ProRes) that hold frames' times to the tick and join without loss.
+"""Encoded pieces of the film: MP4 files (MOV for ProRes) that join without loss.
+
+Encoders are told a constant rate, so that what they write about it into the stream is the film's average; the times
+at which frames are shown stand beside the pieces and come back when these are joined.
 
 Measured with x264, x265, SVT-AV1, VP9, FFV1 and ProRes: of MP4, MOV, Matroska and NUT only the first two bring back
 every time stamp, colour tag and display matrix; Matroska rounds to milliseconds, NUT drops tags.
@@ -19,13 +22,11 @@ from realesr_cli.video.encoding import Encoding, configure
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """A piece that is complete: where it lies, and the frames in it. Times are ticks of the encoding's time base."""
+    """A piece that is complete: where it lies, and when its frames are shown, in ticks of the encoding's time base."""
 
     path: Path
-    first_pts: int
-    last_pts: int
+    times: tuple[int, ...]
     last_duration: int
-    frames: int
 
 
 def segment_suffix(encoding: Encoding) -> str:
@@ -38,15 +39,14 @@ class SegmentWriter:
     def __init__(self, path: Path, encoding: Encoding) -> None:
         self._path = path
         self._encoding = encoding
-        self._first = self._last = self._last_duration = 0
-        self.frames = 0
+        self._times: list[int] = []
+        self._last_duration = 0
         self._last_dts: int | None = None
         try:
             self._container = av.open(str(path), "w", format=segment_suffix(encoding).removeprefix("."))
             self._stream = self._container.add_stream(encoding.encoder, rate=encoding.frame_rate)
             configure(self._stream.codec_context, encoding)
             self._stream.options = dict(encoding.options)
-            self._stream.time_base = encoding.time_base
             if encoding.display_matrix is not None:
                 self._stream.set_display_matrix(encoding.display_matrix)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -65,16 +65,18 @@ class SegmentWriter:
             except (av.FFmpegError, OSError):
                 pass
 
+    @property
+    def frames(self) -> int:
+        return len(self._times)
+
     def write(self, image: av.VideoFrame, pts: int, duration: int) -> None:
         """Encodes a picture of the encoding's size and pixel format. Raises: EncodeFailed, OutputError, DiskFull."""
-        if not self.frames:
-            self._first = pts
-        image.pts, image.time_base, image.duration = pts - self._first, self._encoding.time_base, duration
+        image.pts, image.time_base, image.duration = len(self._times), 1 / self._encoding.frame_rate, 1
         for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
             setattr(image, name, getattr(self._encoding, name))
         self._mux(image)
-        self.frames += 1
-        self._last, self._last_duration = pts, duration
+        self._times.append(pts)
+        self._last_duration = duration
 
     def close(self) -> None:
         """Writes what the encoder still holds, and the index. Raises: EncodeFailed, OutputError, DiskFull."""
@@ -86,13 +88,7 @@ class SegmentWriter:
 
     def segment(self, path: Path) -> Segment:
         """What was written, when it lies at `path`."""
-        return Segment(
-            path=path,
-            first_pts=self._first,
-            last_pts=self._last,
-            last_duration=self._last_duration,
-            frames=self.frames,
-        )
+        return Segment(path=path, times=tuple(self._times), last_duration=self._last_duration)
 
     def _mux(self, image: av.VideoFrame | None) -> None:
         try:
