@@ -198,7 +198,7 @@ def test_strips_are_invisible(rng: np.random.Generator, monkeypatch: pytest.Monk
         ("bt709", [(235, 128, 128), (219, 16, 138), (188, 154, 16), (173, 42, 26),
                    (78, 214, 230), (63, 102, 240), (32, 240, 118), (16, 128, 128)]),
         ("bt2020", [(235, 128, 128), (222, 16, 137), (177, 159, 16), (164, 47, 25),
-                    (87, 209, 232), (74, 97, 240), (29, 240, 120), (16, 128, 128)]),
+                    (87, 209, 231), (74, 97, 240), (29, 240, 119), (16, 128, 128)]),
     ],
 )  # fmt: skip
 def test_colour_bars_have_their_textbook_values(matrix: Matrix, colours: list[tuple[int, int, int]]) -> None:
