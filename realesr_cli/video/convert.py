@@ -1,29 +1,30 @@
-"""Pictures of a film as the network takes them, and the network's as an encoder takes them."""
+"""Frames of a film as the network takes them, and the network's results as an encoder takes them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import av
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from realesr_cli.video.colour import Colour, from_rgb, to_rgb
+from realesr_cli.video.frames import frame_of, pixel_format
 
 Pixels = NDArray[Any]
 
-_FLAGS = 4 | 0x40000 | 0x2000 | 0x4000  # bicubic, accurate rounding, full chroma in and out
+
+def to_pixels(planes: Sequence[Pixels], format_name: str, colour: Colour) -> Pixels:
+    """RGB (H, W, 3) over the range of its dtype: uint8, or uint16 where the planes have more than 8 bits."""
+    form = pixel_format(format_name)
+    deep = form.bit_depth > 8
+    rgb = to_rgb([torch.from_numpy(np.ascontiguousarray(plane)) for plane in planes], form, colour)
+    levels = rgb.mul_(65535 if deep else 255).round_().to(torch.int32 if deep else torch.uint8)
+    pixels = levels.permute(1, 2, 0).contiguous().numpy()
+    return pixels.astype(np.uint16) if deep else pixels
 
 
-def to_pixels(frame: av.VideoFrame, colorspace: int, color_range: int) -> Pixels:
-    deep = frame.format.components[0].bits > 8
-    frame.colorspace, frame.color_range = colorspace, color_range
-    rgb = frame.reformat(
-        format="rgb48le" if deep else "rgb24",
-        src_colorspace=colorspace, src_color_range=color_range, dst_color_range=2, interpolation=_FLAGS,
-    )
-    return np.ascontiguousarray(rgb.to_ndarray())
-
-
-def to_frame(pixels: Pixels, format_name: str, colorspace: int, color_range: int) -> av.VideoFrame:
-    rgb = av.VideoFrame.from_ndarray(pixels, format="rgb48le" if pixels.dtype == np.uint16 else "rgb24")
-    return rgb.reformat(
-        format=format_name, dst_colorspace=colorspace, src_color_range=2, dst_color_range=color_range,
-        interpolation=_FLAGS,
-    )
+def to_frame(pixels: Pixels, format_name: str, colour: Colour) -> av.VideoFrame:
+    """The frame for RGB (H, W, 3) over the range of its dtype."""
+    planes = from_rgb(torch.from_numpy(pixels).permute(2, 0, 1), pixel_format(format_name), colour)
+    return frame_of([plane.numpy() for plane in planes], format_name, colour)

@@ -40,6 +40,7 @@ _FORBIDDEN = {
     "engine": {"upscaler", "image_io", "image_jobs", "cli"},
     "upscaler": {"image_io", "image_jobs", "cli"},
     "image_jobs": {"cli"},
+    "video": {"image_jobs", "cli"},
 }
 
 
