@@ -158,15 +158,30 @@ class Upscaler:
             for band in self._enlarge(transparency.bleed(colour, opacity), size, len(work), advance):
                 yield np.concatenate((band, alphas.take(band.shape[0])), axis=2)
 
-    def frame(self, pixels: Pixels, *, size: tuple[int, int]) -> Pixels:
-        """One frame of a film (H, W, 3), enlarged as a picture would be, but without a word about its progress.
+    def frame(self, pixels: Pixels, *, size: tuple[int, int] | None = None, deep: bool = False) -> Pixels:
+        """One frame of a film (H, W, 3), or a part of one: at the network's own scale, or at `size`.
 
-        Frames of one size are cut into the same tiles from the first to the last, whatever memory is free meanwhile.
-        Errors as in a call.
+        The result is uint16 if it is to be `deep`, else of the same dtype. Other than in a call, what the values are
+        decides nothing, so a part of a frame gives what it gives within the whole; frames of one size are cut into
+        the same tiles whatever memory is free meanwhile; and no progress is reported. Errors as in a call.
         """
         _check(pixels)
-        work = self._work(pixels, size)
-        return join(self._enlarge(pixels, size, len(work), lambda amount: None, plans=self._frame_plans), size[0])
+        dtype = np.dtype(np.uint16) if deep else pixels.dtype
+        if size is None:
+            bands = self._pass(pixels, dtype, self._precise(pixels.dtype), lambda amount: None, self._frame_plans)
+            return join(bands, pixels.shape[0] * self.model.scale)
+        passes = len(self._work(pixels, size))
+        return join(self._enlarge(pixels, size, passes, lambda amount: None, plans=self._frame_plans), size[0])
+
+    @property
+    def pad_px(self) -> int:
+        """Distance from which the network's result depends on its source, as far as can be seen."""
+        return self.model.pad_px if self.tile_options.pad_px is None else self.tile_options.pad_px
+
+    def check_memory(self, height: int, width: int, size: tuple[int, int]) -> None:
+        """Raises OutOfMemory if frames of this size, enlarged to `size`, would not fit into the host's memory."""
+        frame = np.broadcast_to(np.uint8(0), (height, width, 3))
+        self._check_host_memory(self._work(frame, size), size, frame.dtype, whole=True)
 
     def plan(
         self, pixels: Pixels, size: tuple[int, int], *, alpha_mode: AlphaMode = "model", whole: bool = True

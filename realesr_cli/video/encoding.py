@@ -4,10 +4,12 @@ Traps: PyAV leaves options that an encoder does not know in `options`, silently;
 driver; x265 and SVT-AV1 print to stderr by themselves; HDR10 metadata reach the file only as options of the encoder.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -15,6 +17,7 @@ from realesr_cli.errors import UnsupportedInput, UsageError
 from realesr_cli.native_output import codec_messages
 from realesr_cli.options import VideoOptions
 from realesr_cli.reporting import Reporter
+from realesr_cli.video.colour import Colour
 from realesr_cli.video.probe import Mastering, VideoInfo
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only
@@ -36,6 +39,8 @@ _OWN_OPTIONS = {
 # Sides in pixels beyond which encoders fail late or never come back; others say so when they are opened.
 _LARGEST = {"libx264": 16384, "libx265": 16384, "libsvtav1": 16384, "h264_nvenc": 4096, "hevc_nvenc": 8192}
 _SMALLEST = {"libsvtav1": 64, "libx265": 16}
+# chroma_sample_loc_type of H.264 and HEVC
+_CHROMA_LOCATIONS = {"left": 0, "center": 1, "topleft": 2, "top": 3, "bottomleft": 4, "bottom": 5}
 _RATE_DENOMINATOR = 10010  # averages of films without a constant rate have absurd ones
 # Beyond H.264 level 5.2 (macroblocks of 16x16) most players give up; HEVC goes on.
 _H264_BLOCKS = 36864
@@ -57,10 +62,7 @@ class Encoding:
     """What the encoder is told: the average."""
     sample_aspect: Fraction | None
     display_matrix: tuple[int, ...] | None
-    colorspace: int
-    color_range: int
-    color_primaries: int
-    color_trc: int
+    colour: Colour
 
     @property
     def bit_depth(self) -> int:
@@ -73,14 +75,12 @@ def plan_encoding(
     options: VideoOptions,
     *,
     codecs: Sequence[str],
-    colour: tuple[int, int, int, int],
     time_base: Fraction,
     reporter: Reporter,
 ) -> Encoding:
     """The encoder's settings for frames of `size` = (height, width), which it has accepted.
 
-    `codecs` are those of the container, the preferred one first; `colour` is (matrix, range, primaries, transfer) as
-    FFmpeg numbers them.
+    `codecs` are those of the container, the preferred one first.
     Raises: UsageError (an option or a codec that cannot be), UnsupportedInput (a size that cannot be).
     """
     depth = av.VideoFormat(info.pixel_format).components[0].bits
@@ -117,10 +117,7 @@ def plan_encoding(
         frame_rate=(options.fps or info.frame_rate).limit_denominator(_RATE_DENOMINATOR),
         sample_aspect=info.sample_aspect,
         display_matrix=info.display_matrix,
-        colorspace=colour[0],
-        color_range=colour[1],
-        color_primaries=colour[2],
-        color_trc=colour[3],
+        colour=_result_colour(info.colour, encoder.name, pixel_format),
     )
     _check_size(encoding)
     _try_out(encoding, options)
@@ -131,12 +128,17 @@ def configure(context: av.VideoCodecContext, encoding: Encoding) -> None:
     """Tells an encoder, not yet open, what the record says."""
     context.width, context.height, context.pix_fmt = encoding.width, encoding.height, encoding.pixel_format
     context.time_base, context.framerate = 1 / encoding.frame_rate, encoding.frame_rate
-    context.colorspace, context.color_range = encoding.colorspace, encoding.color_range
-    context.color_primaries, context.color_trc = encoding.color_primaries, encoding.color_trc
+    tag(context, encoding.colour)
     if encoding.sample_aspect is not None:
         context.sample_aspect_ratio = encoding.sample_aspect
     context.thread_count = 0
     context.options = dict(encoding.options)
+
+
+def tag(target: Any, colour: Colour) -> None:
+    """Writes the colours' codes on a frame or a codec context."""
+    target.colorspace, target.color_range = colour.matrix_code, colour.range_code
+    target.color_primaries, target.color_trc = colour.primaries, colour.transfer
 
 
 def fitting_size(size: tuple[int, int], pixel_format: str) -> tuple[int, int]:
@@ -247,7 +249,9 @@ def _encoder_options(encoder: av.Codec, info: VideoInfo, options: VideoOptions) 
     library = {"libx265": "x265-params", "libx264": "x264-params", "libsvtav1": "svtav1-params"}.get(name)
     if library is not None:
         quiet = ["log-level=error"] if name == "libx265" else []
-        parts = [*quiet, *_mastering(name, info.mastering), *filter(None, [given.pop(library, "")])]
+        place = _CHROMA_LOCATIONS.get(info.colour.chroma_location, 0) if name != "libsvtav1" else 0
+        placed = [f"chromaloc={place}"] if place else []
+        parts = [*quiet, *placed, *_mastering(name, info.mastering), *filter(None, [given.pop(library, "")])]
         if parts:
             chosen[library] = ":".join(parts)
     return chosen | given
@@ -277,6 +281,16 @@ def _mastering(encoder: str, mastering: Mastering) -> list[str]:
         key = {"libx264": "cll", "libx265": "max-cll", "libsvtav1": "content-light"}[encoder]
         parts.append(f"{key}={most},{mean}")
     return parts
+
+
+def _result_colour(colour: Colour, encoder: str, pixel_format: str) -> Colour:
+    """The source's, but for RGB formats, and with chroma where decoders will take it to be: only two can say it."""
+    if av.VideoFormat(pixel_format).is_rgb:
+        return dataclasses.replace(colour, matrix="identity", matrix_code=0, full_range=True)
+    if colour.matrix == "identity":  # RGB that becomes YUV
+        return dataclasses.replace(colour, matrix="bt709", matrix_code=1, full_range=False, chroma_location="left")
+    tells = encoder in ("libx264", "libx265") and colour.chroma_location in _CHROMA_LOCATIONS
+    return colour if tells else dataclasses.replace(colour, chroma_location="left")
 
 
 def _check_size(encoding: Encoding) -> None:

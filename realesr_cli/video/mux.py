@@ -15,7 +15,7 @@ from typing import Any
 import av
 
 from realesr_cli.errors import EncodeFailed
-from realesr_cli.video.encoding import Encoding
+from realesr_cli.video.encoding import Encoding, tag
 from realesr_cli.video.probe import VideoInfo, opened
 from realesr_cli.video.streams import StreamPlan
 from realesr_cli.video.transcode import Converter, converter_for
@@ -72,8 +72,7 @@ def _picture_stream(output: Any, first: Any, encoding: Encoding, source: Any) ->
     stream = output.add_stream_from_template(first, opaque=True)
     stream.time_base = encoding.time_base
     context = stream.codec_context
-    context.colorspace, context.color_range = encoding.colorspace, encoding.color_range
-    context.color_primaries, context.color_trc = encoding.color_primaries, encoding.color_trc
+    tag(context, encoding.colour)
     if encoding.sample_aspect is not None:
         context.sample_aspect_ratio = encoding.sample_aspect
     if encoding.display_matrix is not None:

@@ -18,6 +18,8 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
 from realesr_cli.errors import InputError, UnreadableInput, UnsupportedInput
+from realesr_cli.video.colour import Colour
+from realesr_cli.video.tags import colour_of, stated_chroma_location
 
 # Frames that are decoded to learn what only frames tell.
 _PROBED_FRAMES = 4
@@ -78,10 +80,9 @@ class VideoInfo:
     display_matrix: tuple[int, ...] | None
     """Nine values that players turn or mirror the picture by."""
     is_interlaced: bool
-    colorspace: int
-    color_range: int
-    color_primaries: int
-    color_trc: int
+    colour: Colour
+    colour_notes: tuple[str, ...]
+    """What had to be guessed of it, in words."""
     mastering: Mastering
     streams: tuple[StreamInfo, ...]
     """All but the picture stream."""
@@ -94,7 +95,7 @@ class VideoInfo:
 
     @property
     def is_hdr(self) -> bool:
-        return self.color_trc in (16, 18)  # PQ and HLG
+        return self.colour.transfer in (16, 18)  # PQ and HLG
 
 
 @contextmanager
@@ -143,6 +144,8 @@ def probe(path: Path) -> VideoInfo:
         rates = (stream.average_rate, stream.guessed_rate)
         rate = next(filter(None, rates if duration is not None else rates[::-1]), Fraction(25))
         sample_aspect = stream.sample_aspect_ratio
+        number = [s.index for s in container.streams.video].index(index)
+        colour, notes = colour_of(first, first.height, chroma_location=stated_chroma_location(path, number))
         return VideoInfo(
             path=path,
             container=container.format.name,
@@ -159,10 +162,8 @@ def probe(path: Path) -> VideoInfo:
             sample_aspect=None if sample_aspect in (None, 0, 1) else sample_aspect,
             display_matrix=_display_matrix(first),
             is_interlaced=any(f.interlaced_frame for f in frames) or context.field_order > _FIELD_ORDER_PROGRESSIVE,
-            colorspace=int(first.colorspace),
-            color_range=int(first.color_range),
-            color_primaries=int(first.color_primaries),
-            color_trc=int(first.color_trc),
+            colour=colour,
+            colour_notes=tuple(notes),
             mastering=_mastering(frames),
             streams=tuple(_stream_info(s, container) for s in container.streams if s.index != index),
             chapters=len(container.chapters()),

@@ -17,6 +17,7 @@ from av.filter import Graph
 from realesr_cli.errors import UnreadableInput, UnsupportedInput, UsageError
 from realesr_cli.options import VideoOptions
 from realesr_cli.reporting import Reporter
+from realesr_cli.video.frames import frame_of, planes_of
 from realesr_cli.video.probe import VideoInfo, opened, unreadable
 
 # A film of which more packets than this share are damaged is given up, but not at its first few.
@@ -221,12 +222,8 @@ class FrameReader:
 
     def _again(self, image: av.VideoFrame, pts: int) -> av.VideoFrame:
         self.repeated += 1
-        again = av.VideoFrame(image.width, image.height, image.format.name)
-        for mine, theirs in zip(again.planes, image.planes, strict=True):
-            _copy_plane(mine, theirs)
-        for name in ("colorspace", "color_range", "color_primaries", "color_trc", "time_base"):
-            setattr(again, name, getattr(image, name))
-        again.pts = pts
+        again = frame_of(planes_of(image), image.format.name)
+        again.pts, again.time_base = pts, image.time_base
         return again
 
     def _tell_missing(self, stream: Any, last: av.VideoFrame | None) -> None:
@@ -309,18 +306,6 @@ def _at_rate(frames: Iterable[Frame], rate: Fraction, tick: Fraction) -> Iterato
     if shown is not None:
         for place in range(shown.pts, shown.pts + max(1, round(shown.duration * tick * rate))):
             yield Frame(shown.image, place, 1)
-
-
-def _copy_plane(mine: Any, theirs: Any) -> None:
-    if mine.line_size == theirs.line_size:
-        mine.update(bytes(theirs)[: mine.buffer_size].ljust(mine.buffer_size, b"\0"))
-        return
-    rows, width = bytes(theirs), min(mine.line_size, theirs.line_size)
-    lines = [
-        rows[y * theirs.line_size : y * theirs.line_size + width].ljust(mine.line_size, b"\0")
-        for y in range(mine.height)
-    ]
-    mine.update(b"".join(lines))
 
 
 def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:

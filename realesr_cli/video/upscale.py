@@ -22,18 +22,23 @@ from realesr_cli.errors import OutputError, OutputExists, RealesrError, Unreadab
 from realesr_cli.options import SizeOptions, VideoOptions
 from realesr_cli.pipeline import run_pipeline
 from realesr_cli.reporting import NULL, Reporter, progress
-from realesr_cli.upscaler import Upscaler
+from realesr_cli.resize import reduce
+from realesr_cli.upscaler import Upscaler, join
 from realesr_cli.video import resume
 from realesr_cli.video.check import differences
+from realesr_cli.video.colour import Colour
 from realesr_cli.video.convert import to_frame, to_pixels
 from realesr_cli.video.encoding import Encoding, plan_encoding
+from realesr_cli.video.frames import pixel_format, planes_of
 from realesr_cli.video.mux import Part, mux
 from realesr_cli.video.probe import VideoInfo, probe
 from realesr_cli.video.reader import Frame, FrameReader
+from realesr_cli.video.reuse import FrameReuse
 from realesr_cli.video.streams import StreamPlan, check_picture, plan_streams
 from realesr_cli.video.writer import SegmentWriter, segment_suffix
 
 Pixels = NDArray[Any]
+Planes = tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +49,21 @@ class Film:
     target: Path
     size: tuple[int, int]
     """(height, width) of the network's result; the encoding's may lack its last row or column."""
+    pixel_format: str
+    """Of the frames that are read, as FFmpeg calls it."""
+    colour: Colour
+    """Theirs."""
+    result_colour: Colour
     encoding: Encoding
     streams: StreamPlan
     part: Part
     frames: int | None
     """An estimate."""
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether frames have more than 8 bits."""
+        return pixel_format(self.pixel_format).bit_depth > 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +74,8 @@ class VideoResult:
     width: int
     height: int
     seconds: float
+    spared: float
+    """Share of the source's pixels that the network was spared, because they had not changed."""
     differences: tuple[str, ...]
     """What of the result is not as the source was; empty = verified."""
 
@@ -101,7 +118,7 @@ def upscale_video(
     )
     with opened_work as work:
         reader = FrameReader(film.info, options, reporter)
-        _make_segments(film, work, reader, upscaler, options, reporter, id)
+        spared = _make_segments(film, work, reader, upscaler, options, reporter, id)
         if not work.segments:
             raise UnreadableInput(f"{source} has no frames in the part that was asked for", path=film.info.path)
         with replacing(film.target, overwrite=options.overwrite) as temporary:
@@ -121,6 +138,7 @@ def upscale_video(
         height=film.encoding.height,
         frames=frames,
         seconds=round(seconds, 3),
+        spared=round(spared, 4),
         verified=not found,
         differences=found,
     )
@@ -129,6 +147,7 @@ def upscale_video(
         width=film.encoding.width,
         height=film.encoding.height,
         seconds=seconds,
+        spared=spared,
         differences=tuple(found),
     )
 
@@ -145,12 +164,14 @@ def plan_film(
     streams = plan_streams(info, target, options, reporter)
     reader = FrameReader(info, options, NULL)
     height, width = _target_size(info, size, upscaler.model.scale)
+    upscaler.check_memory(info.height, info.width, (height, width))
+    for note in info.colour_notes:
+        reporter.emit("warning", code="colours", message=f"{source}: {note}", hint=None)
     encoding = plan_encoding(
         info,
         (height, width),
         options,
         codecs=streams.container.video,
-        colour=_colour(info, reporter),
         time_base=reader.time_base,
         reporter=reporter,
     )
@@ -175,6 +196,9 @@ def plan_film(
         info=info,
         target=target,
         size=(height, width),
+        pixel_format=info.pixel_format,
+        colour=info.colour,
+        result_colour=encoding.colour,
         encoding=encoding,
         streams=streams,
         part=part,
@@ -225,15 +249,6 @@ def _frame_estimate(info: VideoInfo, reader: FrameReader, options: VideoOptions)
     if options.fps is None and whole and info.frame_count is not None:
         return info.frame_count
     return max(1, round((end - begin) * (options.fps or info.frame_rate)))
-
-
-def _colour(info: VideoInfo, reporter: Reporter) -> tuple[int, int, int, int]:
-    """(matrix, range, primaries, transfer); guessed where the film does not say."""
-    matrix, full = info.colorspace, info.color_range
-    if matrix in (2, 3):
-        matrix = 1 if info.height >= 720 or info.width >= 1280 else 6
-        reporter.emit("note", message=f"{info.path} does not name its colours")
-    return matrix, full or (2 if info.pixel_format.startswith("yuvj") else 1), info.color_primaries, info.color_trc
 
 
 def _fingerprint(film: Film, upscaler: Upscaler, options: VideoOptions) -> dict[str, Any]:
@@ -330,11 +345,12 @@ def _make_segments(
     options: VideoOptions,
     reporter: Reporter,
     id: int,
-) -> None:
-    """Makes the pieces that are not there yet."""
+) -> float:
+    """Makes the pieces that are not there yet; the share of pixels that the network was spared in them."""
     sink = _Segments(film, work, reader, options)
     frames = reader.frames(after=work.last_pts, seek=work.can_seek)
     label = film.info.path.name
+    spared: list[int] = []
     try:
         with progress(
             reporter,
@@ -345,52 +361,99 @@ def _make_segments(
             facts=lambda: {"written_bytes": sink.written_bytes},
         ) as advance:
             advance(work.frames)
-            stream_frames(film, frames, upscaler, sink, on_frame=lambda: advance(1))
+
+            def on_frame(pixels: int) -> None:
+                spared.append(pixels)
+                advance(1)
+
+            stream_frames(film, frames, upscaler, sink, on_frame=on_frame)
         sink.finish()
     finally:
         sink.drop()
+    return sum(spared) / max(1, len(spared) * film.info.height * film.info.width)
 
 
 def stream_frames(
-    film: Film, frames: Iterator[Frame], upscaler: Upscaler, sink: Sink, *, on_frame: Callable[[], None]
+    film: Film, frames: Iterator[Frame], upscaler: Upscaler, sink: Sink, *, on_frame: Callable[[int], None]
 ) -> None:
-    """Takes frames through conversion, network and `sink`; decoding and encoding overlap with the network."""
-    encoding = film.encoding
+    """Takes frames through conversion, network and `sink`; decoding and encoding overlap with the network.
+
+    `on_frame` is told for each how many pixels of its source the network was spared.
+    """
+    enlarge = _enlarger(film, upscaler)
+    finish = _Finisher(film)
     ended = False
 
     def tickets() -> Iterator[None]:
         while not ended:
             yield None
 
-    def load(ticket: None) -> tuple[Frame, Pixels] | None:
+    def load(ticket: None) -> tuple[Frame, Planes] | None:
         nonlocal ended
         frame = next(frames, None)
         if frame is None:
             ended = True
             return None
-        return frame, to_pixels(frame.image, encoding.colorspace, encoding.color_range)
+        return frame, planes_of(frame.image)
 
-    def work(ticket: None, loaded: tuple[Frame, Pixels] | None) -> Generator[Pixels, None, None]:
+    def work(ticket: None, loaded: tuple[Frame, Planes] | None) -> Generator[tuple[Pixels, int], None, None]:
         if loaded is not None:
-            yield upscaler.frame(loaded[1], size=film.size)
+            (pixels,), spared = enlarge(loaded[1])
+            yield pixels, spared
 
-    def save(ticket: None, loaded: tuple[Frame, Pixels] | None, parts: Iterator[Pixels]) -> bool:
-        for pixels in parts:
+    def save(ticket: None, loaded: tuple[Frame, Planes] | None, parts: Iterator[tuple[Pixels, int]]) -> int | None:
+        spared = None
+        for pixels, spared in parts:
             assert loaded is not None
-            cut = np.ascontiguousarray(pixels[: encoding.height, : encoding.width])
-            image = to_frame(cut, encoding.pixel_format, encoding.colorspace, encoding.color_range)
-            sink.write(image, loaded[0])
-        return loaded is not None
+            sink.write(finish(pixels), loaded[0])
+        return spared
 
-    def on_done(ticket: None, saved: bool) -> None:
-        if saved:
-            on_frame()
+    def on_done(ticket: None, spared: int | None) -> None:
+        if spared is not None:
+            on_frame(spared)
 
     def on_error(ticket: None, error: RealesrError) -> None:
         raise error
 
     with closing(frames):
         run_pipeline(tickets(), load=load, work=work, save=save, on_done=on_done, on_error=on_error)
+
+
+def _enlarger(film: Film, upscaler: Upscaler) -> FrameReuse:
+    """Planes of a frame -> (RGB at the network's scale or at the film's size,), and the pixels that were spared."""
+    info, scale = film.info, upscaler.model.scale
+    native = (info.height * scale, info.width * scale)
+    several_passes = film.size[0] > native[0] or film.size[1] > native[1]
+
+    def upscale(planes: Planes) -> Planes:
+        pixels = to_pixels(planes, film.pixel_format, film.colour)
+        if several_passes:
+            return (upscaler.frame(pixels, size=film.size),)
+        return (upscaler.frame(pixels, deep=film.size != native),)
+
+    # what a second pass sees reaches further than anyone has measured: then a frame is known whole or not at all
+    margin_px = max(info.height, info.width) if several_passes else upscaler.pad_px
+    return FrameReuse(upscale, margin_px=margin_px, scale=scale)
+
+
+class _Finisher:
+    """The encoder's frame for what the network gave: the last step to the size, and the planes."""
+
+    def __init__(self, film: Film) -> None:
+        self._film = film
+        self._last: tuple[Pixels, av.VideoFrame] | None = None
+
+    def __call__(self, pixels: Pixels) -> av.VideoFrame:
+        if self._last is not None and self._last[0] is pixels:
+            return self._last[1]
+        film, encoding = self._film, self._film.encoding
+        final = pixels
+        if pixels.shape[:2] != film.size:
+            dtype = np.dtype(np.uint16 if film.is_deep else np.uint8)
+            final = join(reduce([pixels], pixels.shape[:2], film.size, dtype), film.size[0])
+        final = np.ascontiguousarray(final[: encoding.height, : encoding.width])
+        self._last = (pixels, to_frame(final, encoding.pixel_format, film.result_colour))
+        return self._last[1]
 
 
 def _damage(reader: FrameReader, reporter: Reporter, film: Film) -> list[str]:
@@ -401,3 +464,16 @@ def _damage(reader: FrameReader, reporter: Reporter, film: Film) -> list[str]:
     if reader.missing_s and film.part.whole:
         found.append(f"the source is cut off: its last {float(reader.missing_s):.2f} s are missing")
     return found
+
+
+def upright(pixels: Pixels, matrix: tuple[int, ...] | None) -> Pixels:
+    """The picture (H, W, C) as players show it, turned and mirrored by a display matrix."""
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = matrix[:5]
+    if abs(b) > abs(a):
+        pixels, mirrored, upside_down = pixels.swapaxes(0, 1), c < 0, b < 0
+    else:
+        mirrored, upside_down = a < 0, d < 0
+    pixels = pixels[:, ::-1] if mirrored else pixels
+    return np.ascontiguousarray(pixels[::-1] if upside_down else pixels)

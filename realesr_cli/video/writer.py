@@ -17,7 +17,7 @@ import av
 
 from realesr_cli.atomic import output_error
 from realesr_cli.errors import EncodeFailed, RealesrError
-from realesr_cli.video.encoding import Encoding, configure
+from realesr_cli.video.encoding import Encoding, configure, tag
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,8 +72,7 @@ class SegmentWriter:
     def write(self, image: av.VideoFrame, pts: int, duration: int) -> None:
         """Encodes a picture of the encoding's size and pixel format. Raises: EncodeFailed, OutputError, DiskFull."""
         image.pts, image.time_base, image.duration = len(self._times), 1 / self._encoding.frame_rate, 1
-        for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
-            setattr(image, name, getattr(self._encoding, name))
+        tag(image, self._encoding.colour)
         self._mux(image)
         self._times.append(pts)
         self._last_duration = duration
