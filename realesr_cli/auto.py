@@ -25,9 +25,7 @@ def likely_model(device_type: str, *, offline: bool, for_films: bool = False) ->
     return at_hand if unreachable else preferred
 
 
-def choose_model(
-    device_type: str, *, offline: bool, reporter: Reporter, for_films: bool = False
-) -> tuple[str, str]:
+def choose_model(device_type: str, *, offline: bool, reporter: Reporter, for_films: bool = False) -> tuple[str, str]:
     """(name, reason) of the first model that is in the cache or can be fetched; it is in the cache afterwards.
 
     Raises: ModelError or OutputError, the one of the preferred model, if none can be had.

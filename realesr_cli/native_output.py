@@ -1,4 +1,4 @@
-"""What libjpeg, libpng and video encoders print to the process's stderr by themselves, caught, so that a person reads our own line."""
+"""What libjpeg, libpng and video encoders print to stderr by themselves, caught, so that people read our own line."""
 
 import os
 import re

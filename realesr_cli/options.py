@@ -188,7 +188,9 @@ class VideoOptions:
         if self.codec is not None and self.codec not in get_args(VideoCodec):
             raise UsageError(f"--codec {self.codec} is not one of {', '.join(get_args(VideoCodec))}")
         if self.on_unsupported not in get_args(OnUnsupported):
-            raise UsageError(f"--on-unsupported {self.on_unsupported} is not one of {', '.join(get_args(OnUnsupported))}")
+            raise UsageError(
+                f"--on-unsupported {self.on_unsupported} is not one of {', '.join(get_args(OnUnsupported))}"
+            )
         if self.preview_s is not None and (self.start is not None or self.end is not None):
             raise UsageError("--preview and --start or --end exclude each other", hint="give one of them")
         if self.start is not None and self.end is not None and self.start >= self.end:

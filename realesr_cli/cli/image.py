@@ -84,7 +84,7 @@ def image(
     with running(
         "image", json=json, quiet=quiet, verbose=verbose, model=model, device=device, precision=precision, tile=tile
     ) as run:
-        size = SizeOptions(scale=scale, width=width, height=height, fit=_box(fit))
+        size = SizeOptions(scale=scale, width=width, height=height, fit=parse_box(fit))
         device_options = DeviceOptions(device=device, precision=cast(Precision, precision), threads=threads)
         tile_options = TileOptions(size=tile, self_ensemble=tta)
         accept = InputOptions(max_pixels=max_pixels)
@@ -119,15 +119,15 @@ def image(
         def fail(job: ImageJob, error: RealesrError) -> None:
             alone = len(inputs) == 1 or isinstance(error, HOPELESS)
             stop = fail_fast or isinstance(error, HOPELESS)
-            _count_failure(run, error, source=job.source, alone=alone, stop=stop, id=job.id)
+            count_failure(run, error, source=job.source, alone=alone, stop=stop, id=job.id)
 
         def done(job: ImageJob) -> None:
             run.summary["done"] += 1
 
-        if dry_run and (missing := _not_cached(model, denoise)):
-            _announce_download(missing, run)
+        if dry_run and (missing := not_cached(model, denoise)):
+            announce_download(missing, run)
             return
-        scale = _known_scale(model)
+        scale = known_scale(model)
         if skip_existing and scale is not None:  # the results' names are known before anything is loaded
             jobs = plan_jobs(sources, output, size, scale, output_options)
             if all(job.target.is_file() for job in jobs):
@@ -185,13 +185,13 @@ def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:
         is_folder = os.path.isdir(path)  # noqa: PTH112
         what, hint = ("is a folder", "name the pictures in it") if is_folder else ("does not exist", None)
         error = UnreadableInput(f"{path} {what}", hint=hint, path=path)
-        _count_failure(run, error, source=path, alone=len(inputs) == 1, stop=fail_fast)
+        count_failure(run, error, source=path, alone=len(inputs) == 1, stop=fail_fast)
     if not present:
         raise typer.Exit(run.exit_status)
     return present
 
 
-def _count_failure(
+def count_failure(
     run: Run, error: RealesrError, *, source: Path, alone: bool, stop: bool, id: int | None = None
 ) -> None:
     """One input decides the exit status by its own error; of several, status 1 says that some failed."""
@@ -202,7 +202,7 @@ def _count_failure(
         raise typer.Exit(run.exit_status)
 
 
-def _known_scale(model: str) -> int | None:
+def known_scale(model: str) -> int | None:
     """The scale of a model of the catalogue; None for files and for names of the user's own."""
     try:
         return None if weights.is_file(model) else catalog.find(model).scale
@@ -210,7 +210,7 @@ def _known_scale(model: str) -> int | None:
         return None
 
 
-def _not_cached(model: str, denoise: float | None) -> list[catalog.CatalogEntry]:
+def not_cached(model: str, denoise: float | None) -> list[catalog.CatalogEntry]:
     """The catalogue's entries that would have to be fetched first: of the model, and of its twin for --denoise."""
     if weights.is_file(model):
         return []
@@ -224,7 +224,7 @@ def _not_cached(model: str, denoise: float | None) -> list[catalog.CatalogEntry]
     return [entry for entry in wanted if not weights.is_cached(entry.name)]
 
 
-def _announce_download(missing: list[catalog.CatalogEntry], run: Run) -> None:
+def announce_download(missing: list[catalog.CatalogEntry], run: Run) -> None:
     for entry in missing:
         size = f"{entry.size_bytes / 1e6:.1f} MB" if entry.size_bytes else "of unknown size"
         run.reporter.emit(
@@ -237,7 +237,7 @@ def _announce_download(missing: list[catalog.CatalogEntry], run: Run) -> None:
         )
 
 
-def _box(text: str | None) -> tuple[int, int] | None:
+def parse_box(text: str | None) -> tuple[int, int] | None:
     """(width, height) of `--fit 3840x2160`."""
     if text is None:
         return None

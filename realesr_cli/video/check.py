@@ -35,7 +35,7 @@ class _Facts:
 def differences(
     source: VideoInfo, target: Path, segments: Sequence[Segment], encoding: Encoding, plan: StreamPlan, part: Part
 ) -> list[str]:
-    """What of the result is not as it should be, in words; empty if it is as the source was. Raises: UnreadableInput."""
+    """What of the result is not as it should be, in words; empty if it is as its source. Raises: UnreadableInput."""
     found: list[str] = []
     made = _facts(target)
     frames = sum(len(segment.times) for segment in segments)
@@ -69,7 +69,9 @@ def _against_source(
             offset_before = was.starts[stream.index] - part.shift_s - begin
             offset = made.starts[index] - made.first_s
             if abs(offset - offset_before) > _ROUNDING_S:
-                found.append(f"{stream} begins {float((offset - offset_before) * 1000):+.0f} ms off against the pictures")
+                found.append(
+                    f"{stream} begins {float((offset - offset_before) * 1000):+.0f} ms off against the pictures"
+                )
     return found
 
 
@@ -107,4 +109,3 @@ def _kind(stream: Any) -> str:
     if stream.type == "video" and stream.disposition & Disposition.attached_pic:
         return "cover"
     return str(stream.type)
-

@@ -18,7 +18,7 @@ from realesr_cli.native_output import codec_messages
 from realesr_cli.options import VideoOptions
 from realesr_cli.reporting import Reporter
 from realesr_cli.video.colour import Colour
-from realesr_cli.video.probe import Mastering, VideoInfo
+from realesr_cli.video.probe import Mastering, VideoInfo, explained
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only
 
@@ -85,7 +85,7 @@ def plan_encoding(
     """
     depth = av.VideoFormat(info.pixel_format).components[0].bits
     blocks = -(-size[0] // 16) * -(-size[1] // 16)
-    codec = options.codec
+    codec: str | None = options.codec
     if codec is None and options.encoder is None:
         wants_more = depth > 8 or blocks > _H264_BLOCKS
         codec = "hevc" if wants_more and "hevc" in codecs and codecs[0] == "h264" else codecs[0]
@@ -124,7 +124,7 @@ def plan_encoding(
     return encoding
 
 
-def configure(context: av.VideoCodecContext, encoding: Encoding) -> None:
+def configure(context: Any, encoding: Encoding) -> None:
     """Tells an encoder, not yet open, what the record says."""
     context.width, context.height, context.pix_fmt = encoding.width, encoding.height, encoding.pixel_format
     context.time_base, context.framerate = 1 / encoding.frame_rate, encoding.frame_rate
@@ -223,7 +223,7 @@ def _check_codec(codec: str, codecs: Sequence[str]) -> None:
 def _opens(encoder: av.Codec) -> bool:
     """Whether a small picture can be encoded: hardware encoders are only found out when they begin."""
     try:
-        context = av.CodecContext.create(encoder.name, "w")
+        context: Any = av.CodecContext.create(encoder.name, "w")
         context.width, context.height, context.time_base = 640, 480, Fraction(1, 25)
         context.pix_fmt = best_format(encoder, "yuv420p")
         context.open()
@@ -310,7 +310,7 @@ def _check_size(encoding: Encoding) -> None:
 def _try_out(encoding: Encoding, options: VideoOptions) -> None:
     """Opens the encoder once. Raises: UsageError, UnsupportedInput."""
     try:
-        with codec_messages():
+        with codec_messages(), explained():
             context = av.CodecContext.create(encoding.encoder, "w")
             configure(context, encoding)
             context.open()

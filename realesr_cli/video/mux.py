@@ -16,14 +16,16 @@ import av
 
 from realesr_cli.errors import EncodeFailed
 from realesr_cli.video.encoding import Encoding, tag
-from realesr_cli.video.probe import VideoInfo, opened
+from realesr_cli.video.probe import VideoInfo, explained, opened
 from realesr_cli.video.streams import StreamPlan
 from realesr_cli.video.transcode import Converter, converter_for
 from realesr_cli.video.writer import Segment, encode_error
 
 # What describes the file that was, not the film.
 _FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
-_STREAM_TAGS = ("encoder", "bps", "duration", "number_of_frames", "number_of_bytes", "_statistics_")
+_STREAM_TAGS = ("encoder", "bps", "duration", "number_of_frames", "number_of_bytes", "_statistics_", "alpha_mode")
+
+_BEFORE_S = 10
 
 _Timed = tuple[float, int, Any]
 """(seconds, order among equals, packet whose stream is set)."""
@@ -44,8 +46,13 @@ def mux(
 ) -> None:
     """Writes `target` from the pieces and from the source's streams. Raises: EncodeFailed, OutputError, DiskFull."""
     try:
-        with opened(info.path) as source, av.open(str(target), "w", format=plan.container.format,
-                                                  container_options=_muxer_options(plan, info)) as output:
+        with (
+            explained(),
+            opened(info.path) as source,
+            av.open(
+                str(target), "w", format=plan.container.format, container_options=_muxer_options(plan, info)
+            ) as output,
+        ):
             output.metadata.update(_kept(info.metadata, _FILE_TAGS))
             if plan.chapters and info.chapters:
                 output.set_chapters(_chapters(source, part))
@@ -109,7 +116,7 @@ def _pictures(segments: Sequence[Segment], encoding: Encoding, part: Part, strea
 def _ranks(segment: Segment) -> list[int]:
     """For each packet of a piece, in the order in which they are stored, the number of its frame."""
     with opened(segment.path) as container:
-        stored = [packet.pts for packet in container.demux(container.streams.video[0]) if packet.size]
+        stored = [packet.pts or 0 for packet in container.demux(container.streams.video[0]) if packet.size]
     if len(stored) != len(segment.times):
         raise EncodeFailed(
             f"{segment.path} holds {len(stored)} frames, not {len(segment.times)}",
@@ -149,8 +156,10 @@ def _others(source: Any, routes: dict[int, Any], part: Part) -> Iterator[_Timed]
     wanted = [stream for stream in source.streams if stream.index in routes]
     if not wanted:
         return
-    if not part.whole:
-        source.seek(int((part.begin_s - 10) * 1_000_000), backward=True)
+    # far enough back for a subtitle that begins earlier; at the beginning of a film seeking loses packets
+    place_us = int((part.begin_s - _BEFORE_S) * 1_000_000)
+    if not part.whole and place_us > (source.start_time or 0):
+        source.seek(place_us, backward=True)
     last: dict[int, int] = {}
     for packet in source.demux(wanted):
         if packet.stream_index not in routes:
@@ -183,7 +192,7 @@ def _others(source: Any, routes: dict[int, Any], part: Part) -> Iterator[_Timed]
 
 def _chapters(source: Any, part: Part) -> list[Any]:
     """The chapters, cut to the part that is kept."""
-    kept = []
+    kept: list[Any] = []
     for chapter in source.chapters():
         tick = chapter["time_base"]
         shift = round(part.shift_s / tick)
@@ -198,4 +207,3 @@ def _chapters(source: Any, part: Part) -> list[Any]:
 
 def _kept(tags: dict[str, str], unwanted: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if not key.lower().startswith(tuple(unwanted))}
-

@@ -1,9 +1,11 @@
 """What a film file holds, before any work.
 
 Traps: a cover picture is a video stream too; containers say how many frames they hold as an estimate or not at all;
-rotation, mastering metadata and interlacing are only sure once a frame has been decoded.
+rotation, mastering metadata and interlacing are only sure once a frame has been decoded. PyAV logs nothing unless asked,
+and must not be asked while decoders run (`explained`).
 """
 
+import logging
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +13,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
+import av.logging
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
@@ -24,8 +27,6 @@ from realesr_cli.video.tags import colour_of, stated_chroma_location
 # Frames that are decoded to learn what only frames tell.
 _PROBED_FRAMES = 4
 _FIELD_ORDER_PROGRESSIVE = 1
-
-av.logging.set_level(av.logging.FATAL)  # FFmpeg's own lines on stderr; what matters is raised
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +100,24 @@ class VideoInfo:
 
 
 @contextmanager
+def explained() -> Iterator[None]:
+    """Within this block FFmpeg's errors carry the line that it logs about them.
+
+    Only where no decoder runs in threads of its own: these would wait for the interpreter in order to log, while it
+    waits for them.
+    """
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    python_log = logging.getLogger("libav")
+    was, python_log.disabled = python_log.disabled, True
+    try:
+        yield
+    finally:
+        python_log.disabled = was
+        av.logging.set_level(level)
+
+
+@contextmanager
 def opened(path: Path, **options: Any) -> Iterator[av.container.InputContainer]:
     """The container, for reading. Raises: UnreadableInput."""
     try:
@@ -145,7 +164,7 @@ def probe(path: Path) -> VideoInfo:
         rate = next(filter(None, rates if duration is not None else rates[::-1]), Fraction(25))
         sample_aspect = stream.sample_aspect_ratio
         number = [s.index for s in container.streams.video].index(index)
-        colour, notes = colour_of(first, first.height, chroma_location=stated_chroma_location(path, number))
+        colour, notes = colour_of(cast(Any, first), first.height, chroma_location=stated_chroma_location(path, number))
         return VideoInfo(
             path=path,
             container=container.format.name,
@@ -171,9 +190,7 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
-def _first_frames(
-    container: av.container.InputContainer, stream: av.VideoStream, path: Path
-) -> list[av.VideoFrame]:
+def _first_frames(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> list[av.VideoFrame]:
     def decoded() -> Iterator[av.VideoFrame]:
         for packet in container.demux(stream):
             try:
@@ -205,7 +222,7 @@ def _stream_info(stream: av.stream.Stream, container: av.container.InputContaine
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    data = cast(Any, frame.side_data).get(Type.DISPLAYMATRIX)
     matrix = struct.unpack("=9i", bytes(data)[:36]) if data is not None else None
     return None if matrix == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30) else matrix
 
@@ -213,13 +230,13 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
 def _mastering(frames: list[av.VideoFrame]) -> Mastering:
     display = light = None
     for frame in frames:
-        data = frame.side_data.get(Type.MASTERING_DISPLAY_METADATA)
+        data = cast(Any, frame.side_data).get(Type.MASTERING_DISPLAY_METADATA)
         if data is not None:
             # AVMasteringDisplayMetadata: ten rationals, then whether the first eight and the last two are given
             *ratios, has_primaries, has_luminance = struct.unpack("=22i", bytes(data)[:88])
             if has_primaries and has_luminance and all(ratios[1::2]):
                 display = tuple(Fraction(n, d) for n, d in zip(ratios[::2], ratios[1::2], strict=True))
-        data = frame.side_data.get(Type.CONTENT_LIGHT_LEVEL)
+        data = cast(Any, frame.side_data).get(Type.CONTENT_LIGHT_LEVEL)
         if data is not None:
             light = struct.unpack("=2I", bytes(data)[:8])
     return Mastering(display=display, light=light)

@@ -5,7 +5,8 @@ gives nothing; raw streams know no times; seeking lands on a key frame before th
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -69,7 +70,7 @@ class FrameReader:
         """Whether frames have the same times when reading begins elsewhere."""
         return not (self.damaged or self.invented)
 
-    def frames(self, *, after: int | None = None, seek: bool = True) -> Iterator[Frame]:
+    def frames(self, *, after: int | None = None, seek: bool = True) -> Generator[Frame]:
         """The frames from the beginning, or those later than the tick `after`; with `seek`, without reading all before.
 
         Raises: UnreadableInput, UnsupportedInput (the size changes in the middle).
@@ -83,6 +84,25 @@ class FrameReader:
                 return
             self.damaged = self.repeated = self.invented = 0
         yield from (f for f in self._from(None) if after is None or f.pts > after)
+
+    def frame_at(self, time_s: Fraction) -> Frame | None:
+        """The frame that is shown at a time on the clock of the film's time stamps; None if there is none then."""
+        for place_s in (time_s - _RUN_UP_S, None):
+            shown: Frame | None = None
+            for frame in self._from(place_s):
+                time_reached = frame.pts * self.time_base > time_s
+                if time_reached and shown is not None:
+                    return shown
+                if time_reached and place_s is not None:
+                    break  # the seek went too far
+                shown = frame
+                if time_reached:
+                    return frame  # the film begins later
+            else:
+                ends_s = None if shown is None else (shown.pts + shown.duration) * self.time_base
+                if ends_s is not None and time_s < ends_s:
+                    return shown
+        return None
 
     def _from(self, place_s: Fraction | None) -> Iterator[Frame]:
         frames = self._timed(self._decoded(place_s))
@@ -131,7 +151,7 @@ class FrameReader:
     def _decoded(self, place_s: Fraction | None) -> Iterator[av.VideoFrame]:
         info = self._info
         with opened(info.path, **self._hardware()) as container:
-            stream = container.streams[info.stream_index]
+            stream: Any = container.streams[info.stream_index]
             stream.thread_type = "AUTO"
             if place_s is not None:
                 try:
@@ -149,7 +169,7 @@ class FrameReader:
         if name is None:
             return {}
         try:
-            hardware = {"hwaccel": HWAccel(name, allow_software_fallback=True)}
+            hardware = {"hwaccel": HWAccel(name, allow_software_fallback=False)}
             with opened(self._info.path, **hardware):
                 return hardware
         except (OSError, ValueError, RuntimeError, UnreadableInput):
@@ -158,48 +178,55 @@ class FrameReader:
 
     def _tolerant(self, container: Any, stream: Any, *, whole: bool) -> Iterator[av.VideoFrame]:
         """Pictures in the order in which they are shown; where packets are damaged, the one before again."""
-        path = self._info.path
         waiting: list[int] = []  # times of packets whose pictures have not come out yet
         packets = 0
         kept: av.VideoFrame | None = None
-        shape: tuple[int, int] | None = None
         for packet in self._packets(container, stream):
             if packet.size:
                 packets += 1
                 if packet.pts is not None and not packet.is_discard:
                     heapq.heappush(waiting, packet.pts)
-            try:
-                images = packet.decode()
-            except av.EOFError:
-                images = []
-            except av.FFmpegError:
-                self.damaged += 1
-                images = []
-                if packets > _FEW_PACKETS and self.damaged > _MOST_DAMAGED * packets:
-                    raise UnreadableInput(
-                        f"cannot read {path}: {self.damaged} of the first {packets} packets are damaged", path=path
-                    ) from None
-            for image in images:
-                shape = shape or (image.width, image.height)
-                if shape != (image.width, image.height):
-                    raise self._size_change(shape, image)
-                while waiting and image.pts is not None and waiting[0] <= image.pts:
-                    lost = heapq.heappop(waiting)
-                    if kept is not None and self.damaged and lost < image.pts:
-                        yield self._again(kept, lost)
+            for image in self._images(packet, packets):
+                if kept is not None and (kept.width, kept.height) != (image.width, image.height):
+                    raise self._size_change((kept.width, kept.height), image)
+                if image.is_corrupt:
+                    self.damaged += 1
+                    if kept is not None and image.pts is not None:
+                        continue  # it counts as lost, and the last good one stands in for it
+                yield from self._lost(waiting, kept, image.pts)
                 kept = image
                 yield image
-        if self.damaged and kept is not None:
-            while waiting:
-                lost = heapq.heappop(waiting)
-                if kept.pts is None or lost > kept.pts:
-                    yield self._again(kept, lost)
+        yield from self._lost(waiting, kept, None if not waiting else max(waiting) + 1)
         if whole:
             self._tell_missing(stream, kept)
 
+    def _images(self, packet: Any, packets: int) -> list[av.VideoFrame]:
+        """What comes out of the decoder for the packet, which is the last of so many."""
+        try:
+            images: list[av.VideoFrame] = packet.decode()
+        except av.EOFError:
+            return []
+        except av.FFmpegError:
+            self.damaged += 1
+            if packets > _FEW_PACKETS and self.damaged > _MOST_DAMAGED * packets:
+                path = self._info.path
+                raise UnreadableInput(
+                    f"cannot read {path}: {self.damaged} of the first {packets} packets are damaged", path=path
+                ) from None
+            return []
+        return images
+
+    def _lost(self, waiting: list[int], kept: av.VideoFrame | None, pts: int | None) -> Iterator[av.VideoFrame]:
+        """The picture `kept` again at each time before `pts` of whose packets nothing came out."""
+        while waiting and pts is not None and waiting[0] <= pts:
+            lost = heapq.heappop(waiting)
+            # where nothing is damaged, a packet without a picture has none: fields, hidden frames
+            if kept is not None and self.damaged and lost < pts and (kept.pts is None or lost > kept.pts):
+                yield self._again(kept, lost)
+
     def _size_change(self, shape: tuple[int, int], image: av.VideoFrame) -> UnsupportedInput:
         message = f"{self._info.path} changes its size from {shape[0]}x{shape[1]} to {image.width}x{image.height}"
-        if image.pts is None:
+        if image.pts is None or image.time_base is None:
             return UnsupportedInput(message, hint="cut the film there", path=self._info.path)
         at_s = float(image.pts * image.time_base - self._info.start)
         return UnsupportedInput(
@@ -259,7 +286,9 @@ def _deinterlacer(info: VideoInfo, options: VideoOptions) -> tuple[str, str] | N
     """(name, arguments) of the filter that makes whole frames of fields. Raises: UsageError."""
     if options.deinterlace == "off" or (options.deinterlace == "auto" and not info.is_interlaced):
         return None
-    name, _, arguments = ("bwdif=mode=send_frame" if options.deinterlace == "auto" else options.deinterlace).partition("=")
+    name, _, arguments = ("bwdif=mode=send_frame" if options.deinterlace == "auto" else options.deinterlace).partition(
+        "="
+    )
     try:
         Graph().add(name, arguments or None)
     except (ValueError, av.FFmpegError) as error:
@@ -295,17 +324,20 @@ def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
 
 
 def _at_rate(frames: Iterable[Frame], rate: Fraction, tick: Fraction) -> Iterator[Frame]:
-    """Frames at a constant rate, with ticks of one frame: each shown from the grid point nearest to its time."""
+    """Frames at a constant rate, with ticks of one frame: at each point of the grid the one that is shown then."""
     shown: Frame | None = None
+    place = 0
     for frame in frames:
-        pts = round(frame.pts * tick * rate)
-        if shown is not None:
-            for place in range(shown.pts, pts):
+        if shown is None:
+            place = math.ceil(frame.pts * tick * rate)
+        else:
+            while place < frame.pts * tick * rate:
                 yield Frame(shown.image, place, 1)
-        shown = Frame(frame.image, pts, frame.duration)
-    if shown is not None:
-        for place in range(shown.pts, shown.pts + max(1, round(shown.duration * tick * rate))):
-            yield Frame(shown.image, place, 1)
+                place += 1
+        shown = frame
+    while shown is not None and place < (shown.pts + shown.duration) * tick * rate:
+        yield Frame(shown.image, place, 1)
+        place += 1
 
 
 def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:

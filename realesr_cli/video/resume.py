@@ -1,6 +1,7 @@
 """Work that survives a killed run: finished pieces in `TARGET.segments/`, and a journal of them.
 
-The journal has a line of JSON for the work as a whole and one for each piece; a line cut off by a kill counts as absent.
+The journal has a line of JSON for the work as a whole and one for each piece; a line that a kill cut off does not
+count.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from realesr_cli import cache
 from realesr_cli.atomic import output_error, replacing
@@ -107,7 +108,9 @@ def resumed(target: Path, fingerprint: Fingerprint, *, restart: bool, reporter: 
         raise output_error(error, folder) from error
     with lock:
         if not cache.try_lock(lock):
-            raise UsageError(f"another process is already working on {target}", hint="wait for it, or choose another -o")
+            raise UsageError(
+                f"another process is already working on {target}", hint="wait for it, or choose another -o"
+            )
         work = _load(folder, json.loads(json.dumps(fingerprint)), target, restart=restart)
         work.tidy()
         if work.segments:

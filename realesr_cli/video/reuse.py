@@ -57,7 +57,7 @@ class FrameReuse:
         self._known: list[_Frame] = []
 
     def __call__(self, planes: Planes) -> tuple[Planes, int]:
-        """(result, source pixels that the network was spared). Results are read-only: the next ones may be the same."""
+        """(result, source pixels that the network was spared). Leave results as they are: the next may be the same."""
         size = planes[0].shape[0] * planes[0].shape[1]
         if self._known and _form(self._known[0].source) != _form(planes):
             self._known.clear()
@@ -70,8 +70,6 @@ class FrameReuse:
                 return known.result, size
             stale.append(_grown(changed, -(-reach // _BLOCK_PX)))
         result, computed = self._computed(planes, stale, reach)
-        for plane in result:
-            plane.flags.writeable = False
         # copies: a decoder may use its memory again
         self._known = [_Frame(tuple(plane.copy() for plane in planes), result), *self._known[:1]]
         return result, max(0, size - computed)

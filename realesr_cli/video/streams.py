@@ -169,7 +169,9 @@ def plan_streams(info: VideoInfo, target: Path, options: VideoOptions, reporter:
 def check_picture(encoding: Encoding, container: Container, target: Path) -> None:
     """Refuses turned pictures and pixels that are not square where nothing could say so. Raises: UnsupportedInput."""
     if encoding.display_matrix is not None and not container.rotation:
-        raise UnsupportedInput(f"{target.name} cannot say that the picture is turned", hint="choose -o FILM.mp4 or .mkv")
+        raise UnsupportedInput(
+            f"{target.name} cannot say that the picture is turned", hint="choose -o FILM.mp4 or .mkv"
+        )
     square = encoding.sample_aspect is None or container.aspect is None or encoding.codec in container.aspect
     if not square:
         raise UnsupportedInput(

@@ -47,6 +47,7 @@ class _Audio(Converter):
         self._resampler = AudioResampler(format=new.format, layout=new.layout, rate=rate)
         self._fifo = AudioFifo()
         self._done = False
+        self._next_pts: int | None = None
 
     def convert(self, packet: Any, begin_s: Fraction, end_s: Fraction, shift_s: Fraction) -> Iterator[Any]:
         try:
@@ -65,9 +66,14 @@ class _Audio(Converter):
 
     def _encoded(self, frame: Any) -> Iterator[Any]:
         for resampled in self._resampler.resample(frame):
+            if self._next_pts is None:
+                self._next_pts = resampled.pts or 0
+            resampled.pts = None  # the fifo counts samples by itself, and takes a gap for an error
             self._fifo.write(resampled)
         size = self.stream.codec_context.frame_size or 1024
         while (piece := self._fifo.read(size, partial=frame is None)) is not None:
+            piece.pts, piece.time_base = self._next_pts, Fraction(1, piece.sample_rate)
+            self._next_pts = (self._next_pts or 0) + piece.samples
             yield from self._packets(piece)
 
     def _packets(self, frame: Any) -> Iterator[Any]:

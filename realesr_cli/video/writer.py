@@ -8,6 +8,7 @@ every time stamp, colour tag and display matrix; Matroska rounds to milliseconds
 Trap: x265 gives a film of one or two frames decoding times that muxers refuse at random.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,9 @@ import av
 from realesr_cli.atomic import output_error
 from realesr_cli.errors import EncodeFailed, RealesrError
 from realesr_cli.video.encoding import Encoding, configure, tag
+
+# Frames that a decoder waits for at most before it shows one, and some more.
+_LONGEST_DELAY = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +48,8 @@ class SegmentWriter:
         self._last_dts: int | None = None
         try:
             self._container = av.open(str(path), "w", format=segment_suffix(encoding).removeprefix("."))
-            self._stream = self._container.add_stream(encoding.encoder, rate=encoding.frame_rate)
+            stream: Any = self._container.add_stream(encoding.encoder, rate=encoding.frame_rate)
+            self._stream = stream
             configure(self._stream.codec_context, encoding)
             self._stream.options = dict(encoding.options)
             if encoding.display_matrix is not None:
@@ -60,10 +65,8 @@ class SegmentWriter:
     ) -> None:
         if kind is not None:
             # nothing of it will be used; closing writes an index, which a full disk refuses again
-            try:
+            with contextlib.suppress(av.FFmpegError, OSError):
                 self._container.close()
-            except (av.FFmpegError, OSError):
-                pass
 
     @property
     def frames(self) -> int:
@@ -100,7 +103,8 @@ class SegmentWriter:
     def _repair(self, packet: Any) -> None:
         """Decoding times that cannot be: they are made anew when the pieces are joined."""
         last = self._last_dts
-        if packet.dts is None or packet.dts > packet.pts or (last is not None and packet.dts <= last):
+        possible = packet.dts is not None and packet.pts - _LONGEST_DELAY < packet.dts <= packet.pts
+        if not possible or (last is not None and packet.dts <= last):
             packet.dts = packet.pts if last is None or packet.pts > last else last + 1
         self._last_dts = packet.dts
 

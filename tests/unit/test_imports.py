@@ -122,6 +122,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
         ["--version"],
         ["--help"],
         ["image", "--help"],
+        ["video", "--help"],
         ["data", "degrade", "--help"],
         ["models", "list"],
     ):
@@ -137,8 +138,8 @@ def test_help_and_version_load_nothing_heavy() -> None:
 
 def test_public_names() -> None:
     assert realesr_cli.__all__ == [
-        "DeviceOptions", "Image", "LoadedModel", "RealesrError", "TileOptions", "Upscaler", "__version__",
-        "list_models", "load_model", "read_image", "write_image",
+        "DeviceOptions", "Image", "LoadedModel", "RealesrError", "SizeOptions", "TileOptions", "Upscaler", "VideoOptions", "__version__",
+        "list_models", "load_model", "read_image", "upscale_video", "write_image",
     ]  # fmt: skip
     for name in realesr_cli.__all__:
         assert getattr(realesr_cli, name) is not None

@@ -169,12 +169,6 @@ def test_the_callers_memory_is_not_kept(rng: np.random.Generator) -> None:
         buffer[20:30, 20:30] += 1
 
 
-def test_a_result_cannot_be_written_to(rng: np.random.Generator) -> None:
-    result, _ = FrameReuse(_Far(), margin_px=RADIUS, scale=SCALE)((_background(rng, 64, 96),))
-    with pytest.raises(ValueError, match="read-only"):
-        result[0][0, 0] = 0
-
-
 # --- with real conversions and networks -------------------------------------------------------------------------------
 
 
