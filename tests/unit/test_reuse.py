@@ -148,6 +148,14 @@ def test_a_cursor_that_blinks_beside_something_moving_is_computed_once(rng: np.r
     _check(frames)
 
 
+def test_a_still_film_calls_the_network_once(rng: np.random.Generator) -> None:
+    still = _background(rng, 90, 160)
+    spy = _Far()
+    reuse = FrameReuse(spy, margin_px=RADIUS, scale=SCALE)
+    saved = sum(reuse((still.copy(),))[1] for _ in range(1000))
+    assert (spy.calls, saved) == (1, 999 * 90 * 160)
+
+
 def test_cuts_and_pans_save_nothing_and_cost_one_call_a_frame(rng: np.random.Generator) -> None:
     cuts = [_background(rng, 96, 128) for _ in range(4)]
     pan = [np.roll(cuts[0], 5 * step, 1) for step in range(1, 5)]
