@@ -3,9 +3,9 @@
     python scripts/bench_colour.py [--height 1080] [--threads 1] [--rounds 15] [--device cpu] [--json]
 
 The paths take turns in one process. "exact" is realesr's conversion of tensors, "swscale" its use of libswscale, which
-is told everything, for arrays of 8 bits, on one thread; "PyAV" is `VideoFrame.reformat` by itself, which repeats chroma,
-"PyAV, all flags" with accurate_rnd, full_chroma_int, full_chroma_inp, bitexact and bilinear. Milliseconds are medians
-over the rounds; ratios are medians of the rounds' ratios to "exact" of the same direction.
+is told everything, for arrays of 8 bits, on one thread; "PyAV" is `VideoFrame.reformat` by itself, which repeats
+chroma, "PyAV, all flags" with accurate_rnd, full_chroma_int, full_chroma_inp, bitexact and bilinear. Milliseconds are
+medians over the rounds; ratios are medians of the rounds' ratios to "exact" of the same direction.
 """
 
 import argparse

@@ -23,7 +23,7 @@ Planes = tuple[NDArray[Any], ...]
 Blocks = NDArray[np.bool_]
 """Something about each square of a frame, (rows, columns); the last ones may reach beyond it."""
 
-# Changes are looked for in squares of this side: 16 saves up to 9 % less (docs/performance.md).
+# Changes are looked for in squares of this side; larger ones save less (docs/performance.md).
 _BLOCK_PX = 8
 # Windows begin at multiples of this, for chroma of halved planes and for networks that fold pixels into channels.
 _ALIGN_PX = 4

@@ -14,7 +14,7 @@ from realesr_cli.video.colour import ChromaLocation, Colour, from_rgb, to_rgb
 from realesr_cli.video.frames import pixel_format
 from realesr_cli.video.reuse import FrameReuse, Planes
 
-RADIUS, SCALE = 5, 2
+RADIUS, SCALE = 9, 2  # the radius is no multiple of anything
 
 
 class _Far:
