@@ -12,7 +12,7 @@ from realesr_cli.errors import RealesrError
 from realesr_cli.pipeline import run_pipeline
 from realesr_cli.resize import reduce
 from realesr_cli.upscaler import Upscaler, join
-from realesr_cli.video.convert import to_frame, to_pixels
+from realesr_cli.video.convert import FrameMaker, to_pixels
 from realesr_cli.video.film import Film
 from realesr_cli.video.frames import planes_of
 from realesr_cli.video.reader import Frame
@@ -97,7 +97,9 @@ class _Finisher:
     """The encoder's frame for what the network gave: the last step to the size, and the planes."""
 
     def __init__(self, film: Film) -> None:
+        encoding = film.encoding
         self._film = film
+        self._make = FrameMaker(encoding.pixel_format, encoding.height, encoding.width, film.result_colour)
         self._last: tuple[Pixels, av.VideoFrame] | None = None
 
     def __call__(self, pixels: Pixels) -> av.VideoFrame:
@@ -109,7 +111,7 @@ class _Finisher:
             dtype = np.dtype(np.uint16 if film.is_deep else np.uint8)
             final = join(reduce([pixels], pixels.shape[:2], film.size, dtype), film.size[0])
         final = np.ascontiguousarray(final[: encoding.height, : encoding.width])
-        self._last = (pixels, to_frame(final, encoding.pixel_format, film.result_colour))
+        self._last = (pixels, self._make(final))
         return self._last[1]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from realesr_cli.video import colour as colour_module
 from realesr_cli.video.colour import ChromaLocation, Colour, Matrix, PixelFormat, from_rgb, to_rgb
 from realesr_cli.video.frames import frame_of, pixel_format, planes_of
+from realesr_cli.video.swscale import Swscale, is_exact
 
 LOCATIONS: tuple[ChromaLocation, ...] = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 WEIGHTS: dict[Matrix, tuple[float, float]] = {
@@ -183,10 +184,11 @@ def test_strips_are_invisible(rng: np.random.Generator, monkeypatch: pytest.Monk
     form, colour = pixel_format("yuv420p"), Colour(matrix="bt709", full_range=False)
     planes = _tensors(_random(rng, form, 35, 47))
     rgb = to_rgb(planes, form, colour)
-    back = from_rgb(rgb, form, colour)
+    back = [from_rgb(rgb, form, colour, dither=dither) for dither in (False, True)]
     monkeypatch.setattr(colour_module, "_STRIP_VALUES", 47 * 4)
     assert torch.equal(to_rgb(planes, form, colour), rgb)
-    assert all(map(torch.equal, from_rgb(rgb, form, colour), back))
+    for dither in (False, True):
+        assert all(map(torch.equal, from_rgb(rgb, form, colour, dither=dither), back[dither]))
 
 
 @pytest.mark.parametrize(
@@ -344,3 +346,34 @@ def test_dither_keeps_the_mean_that_rounding_loses() -> None:
     assert float(plain.mean()) == 100
     assert float(dithered.mean()) == pytest.approx(100.3, abs=0.02)
     assert dithered.unique().tolist() == [100, 101]
+
+
+@pytest.mark.parametrize(("name", "matrix", "full", "location"), [case for case in CASES if case[0].endswith("p")])
+def test_the_fast_way_on_a_cpu_agrees_within_one_code(
+    name: str, matrix: Matrix, full: bool, location: ChromaLocation, rng: np.random.Generator
+) -> None:
+    form = pixel_format(name)
+    colour = Colour(matrix=matrix, full_range=full, chroma_location=location, matrix_code=1, transfer=1, primaries=9)
+    assert is_exact(name, 66, 90, colour)
+    fast = Swscale(colour)
+    for _ in range(2):  # the second time with tables that are kept
+        planes = _random(rng, form, 66, 90)
+        pixels = fast.to_rgb(frame_of(planes, name, colour))
+        assert pixels.shape == (66, 90, 3)
+        exact = to_rgb(_tensors(planes), form, colour).permute(1, 2, 0).mul(255).numpy()
+        assert float(np.abs(pixels - exact).max()) < 0.6  # rounded to the nearest
+        frame = fast.from_rgb(pixels, name)
+        assert (frame.format.name, frame.color_range, frame.color_primaries) == (name, 2 if full else 1, 9)
+        wanted = from_rgb(torch.from_numpy(pixels).permute(2, 0, 1), form, colour)
+        assert _largest(planes_of(frame), tuple(plane.numpy() for plane in wanted)) <= 1
+
+
+def test_the_fast_way_is_not_taken_where_it_is_not_exact() -> None:
+    colour = Colour(matrix="bt709", full_range=False)
+    assert is_exact("yuv420p", 64, 64, colour)
+    assert is_exact("yuv444p", 65, 65, colour)
+    assert not is_exact("yuv420p", 65, 64, colour)
+    assert not is_exact("yuv422p", 64, 65, colour)
+    assert not is_exact("yuv420p10le", 64, 64, colour)
+    assert not is_exact("gray", 64, 64, colour)
+    assert not is_exact("yuv420p", 64, 64, Colour(matrix="ycgco", full_range=False))

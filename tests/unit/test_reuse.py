@@ -14,7 +14,7 @@ from realesr_cli.video.colour import ChromaLocation, Colour, from_rgb, to_rgb
 from realesr_cli.video.frames import pixel_format
 from realesr_cli.video.reuse import FrameReuse, Planes
 
-RADIUS, SCALE = 5, 2
+RADIUS, SCALE = 9, 2  # the radius is no multiple of anything
 
 
 class _Far:
@@ -146,6 +146,14 @@ def test_a_cursor_that_blinks_beside_something_moving_is_computed_once(rng: np.r
         reuse((frame,))
     assert spy.calls == 1 + 2 + 8  # the first frame; both changes; only what moves
     _check(frames)
+
+
+def test_a_still_film_calls_the_network_once(rng: np.random.Generator) -> None:
+    still = _background(rng, 90, 160)
+    spy = _Far()
+    reuse = FrameReuse(spy, margin_px=RADIUS, scale=SCALE)
+    saved = sum(reuse((still.copy(),))[1] for _ in range(1000))
+    assert (spy.calls, saved) == (1, 999 * 90 * 160)
 
 
 def test_cuts_and_pans_save_nothing_and_cost_one_call_a_frame(rng: np.random.Generator) -> None:
