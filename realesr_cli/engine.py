@@ -24,6 +24,7 @@ from realesr_cli.device import (
 from realesr_cli.errors import OutOfMemory
 from realesr_cli.inference import Inference
 from realesr_cli.models.architectures import LoadedModel
+from realesr_cli.models.colours import REACH_PX
 from realesr_cli.options import TileOptions
 from realesr_cli.reporting import Reporter
 from realesr_cli.tiling import Box, Tile, plan_tiles, split_tile
@@ -53,7 +54,9 @@ class Engine:
         self._choice = choice
         self._options = options
         self._reporter = reporter
-        self._inference = Inference(model, choice, reporter, self_ensemble=options.self_ensemble)
+        self._inference = Inference(
+            model, choice, reporter, self_ensemble=options.self_ensemble, keep_colours=options.keep_colours
+        )
         self._largest_batch = 1 if choice.device.type == "cpu" else _LARGEST_BATCH
         # a GPU computes one batch while the host unpacks the one before
         self._ahead = 1 if choice.device.type == "cuda" else 0
@@ -101,6 +104,8 @@ class Engine:
         values = window_px * model.values_per_px + min(window_px, model.tail_px) * model.tail_values_per_px
         # float32 in and out, and the bytes made of it
         ends = max(channels, model.channels_out) * (4 + 5 * model.scale**2) * (2 if self._options.self_ensemble else 1)
+        if self._options.keep_colours:  # the result and its correction, in float32
+            ends += 8 * model.channels_out * model.scale**2
         return runs * values * value_bytes + window_px * ends
 
     def bands(
@@ -215,7 +220,11 @@ class Engine:
 
     @property
     def _pad_px(self) -> int:
-        return self._model.pad_px if self._options.pad_px is None else self._options.pad_px
+        if self._options.pad_px is not None:
+            return self._options.pad_px
+        align = self._model.multiple_of
+        reach = -(-REACH_PX // align) * align if self._options.keep_colours else 0
+        return self._model.pad_px + reach
 
 
 class _Running:

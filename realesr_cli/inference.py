@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from realesr_cli.cuda import Recorder, Transfers
 from realesr_cli.device import DeviceChoice
 from realesr_cli.errors import NonFiniteOutput
+from realesr_cli.models import colours
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.mixed import fast_copy
 from realesr_cli.reporting import Reporter
@@ -33,12 +34,19 @@ class Inference:
     """A model's network on a device, one fast copy for each number format in use."""
 
     def __init__(
-        self, model: LoadedModel, choice: DeviceChoice, reporter: Reporter, *, self_ensemble: bool = False
+        self,
+        model: LoadedModel,
+        choice: DeviceChoice,
+        reporter: Reporter,
+        *,
+        self_ensemble: bool = False,
+        keep_colours: bool = False,
     ) -> None:
         self._model = model
         self._choice = choice
         self._reporter = reporter
         self._self_ensemble = self_ensemble
+        self._keep_colours = keep_colours
         self._networks: dict[torch.dtype, nn.Module] = {}
         self._overflow_told = False
         self._transfers = Transfers(choice.device) if choice.device.type == "cuda" else None
@@ -166,9 +174,14 @@ class Inference:
         network = self._network(dtype)
         if self._shuffle > 1:
             residual = self._run(cast(Any, network).residual, x)
+            if self._keep_colours:  # what comes on top of the input is what changes its low frequencies
+                changed = torch.stack(
+                    [planes.mean(1, dtype=torch.float32) for planes in residual.chunk(x.shape[1], 1)], 1
+                )
+                residual = colours.correction(-changed, self._model.scale).add_(residual)
             return residual, lambda i, box: _at(cast(Any, network).subpixels(_part(residual, i, box), _part(x, i, box)))
         if not self._self_ensemble:
-            y = self._run(network.forward, x).float()
+            y = self._coloured(self._run(network.forward, x).float(), x)
             return y, lambda i, box: _at(_part(y, i, box))
         total = torch.zeros((), device=x.device)
         for turns in range(4):
@@ -176,7 +189,11 @@ class Inference:
                 view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
                 result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
                 total = total + (result.flip(3) if mirrored else result)
-        return total, lambda i, box: _at(_part(total, i, box) / 8)
+        mean = self._coloured(total / 8, x)
+        return mean, lambda i, box: _at(_part(mean, i, box))
+
+    def _coloured(self, y: Tensor, x: Tensor) -> Tensor:
+        return colours.keep_colours(y, x, self._model.scale) if self._keep_colours else y
 
     def _run(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return self._recorder(function, x) if self._choice.device.type == "cuda" else function(x)

@@ -42,7 +42,7 @@ class DeviceOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TileOptions:
-    """How a picture is cut for the network."""
+    """How a picture is cut for the network, and what is done to each part of its result."""
 
     size: int | None = None
     """Side of the part that one tile contributes, in input pixels, its context not counted; None = from free memory."""
@@ -50,6 +50,9 @@ class TileOptions:
     """Context on each side, in input pixels; None = what the network needs for seams to be invisible."""
     self_ensemble: bool = False
     """Mean over the 8 turns and mirrorings of each tile (`--tta`): 8 times the work, slightly better."""
+    keep_colours: bool = False
+    """Give the result the low frequencies of the picture back (`--keep-colours`), which many networks change a little.
+    Off by default: they are also where strong noise and compression are (docs/default_model.md has the figures)."""
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 16:
@@ -239,6 +242,38 @@ def parse_colour(text: str) -> tuple[int, int, int]:
         raise UsageError(f"{text} is not a colour", hint="write white, black or #rrggbb, e.g. --background #336699")
     red, green, blue = bytes.fromhex(text[1:])
     return red, green, blue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crop:
+    """A part of a picture, in its pixels; without `left` and `top` the middle."""
+
+    width: int
+    height: int
+    left: int | None = None
+    top: int | None = None
+
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) within a picture of the given size. Raises: UsageError (it lies outside)."""
+        top = max(0, (height - self.height) // 2) if self.top is None else self.top
+        left = max(0, (width - self.width) // 2) if self.left is None else self.left
+        if top >= height or left >= width or self.width < 1 or self.height < 1:
+            raise UsageError(f"--crop {self}: no part of the {width}x{height} pixels", hint="write WxH or WxH+LEFT+TOP")
+        return top, left, min(height, top + self.height), min(width, left + self.width)
+
+    def __str__(self) -> str:
+        place = "" if self.left is None or self.top is None else f"+{self.left}+{self.top}"
+        return f"{self.width}x{self.height}{place}"
+
+
+def parse_crop(text: str) -> Crop:
+    """The crop of `800x600` (the middle) or of `800x600+100+50` (from the left, from the top). Raises: UsageError."""
+    found = re.fullmatch(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?", text, re.ASCII)
+    if found is None:
+        raise UsageError(f"--crop {text} is not a part of a picture", hint="write e.g. 800x600 or 800x600+100+50")
+    width, height, left, top = (None if group is None else int(group) for group in found.groups())
+    assert width is not None and height is not None
+    return Crop(width=width, height=height, left=left, top=top)
 
 
 def _rounded(value: Fraction) -> int:

@@ -20,7 +20,7 @@ _BAR_FORMATS = {
     "frames": "{desc}: {n:.0f}/{total:.0f} frames |{bar}| {rate_fmt} {elapsed}<{remaining}{postfix}",
 }
 # Events that are the result of a command, not news of the way there.
-_ASKED_FOR = ("plan", "doctor")
+_ASKED_FOR = ("plan", "doctor", "compared")
 
 
 class Reporter(Protocol):
@@ -122,7 +122,7 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = "fetching {name} from {source}".format_map(fields)
         case "note" if verbose:
             text = fields["message"]
-        case "plan" | "doctor":
+        case "plan" | "doctor" | "compared":
             text = fields["text"]
         case "warning" | "failed":
             hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""

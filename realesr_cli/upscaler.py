@@ -128,6 +128,19 @@ class Upscaler:
         result = join(self.bands(pixels, size=size, alpha_mode=alpha_mode, label=label), size[0])
         return result.reshape(*size, *pixels.shape[2:])
 
+    def announce(self, reason: str = "") -> None:
+        """Emits the `model` event: what runs, where and in which number format; `reason` says why this model."""
+        self._reporter.emit(
+            "model",
+            name=self.model.name,
+            architecture=self.model.architecture,
+            scale=self.model.scale,
+            sha256=self.model.sha256,
+            device=str(self.choice.device),
+            precision=self.choice.precision,
+            reason="; ".join(filter(None, (reason, self.choice.reason))),
+        )
+
     def bands(
         self, pixels: Pixels, *, size: tuple[int, int], alpha_mode: AlphaMode = "model", label: str = "upscaling"
     ) -> Generator[Pixels, None, None]:

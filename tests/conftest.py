@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devtools import Browser, find_chromium
 from recording import Events
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -65,6 +66,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("REALESR_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless browser of this machine; `.ci/run` installs one where it can."""
+    program = find_chromium()
+    if program is None or os.name == "nt":
+        pytest.skip("no Chromium here; REALESR_CHROMIUM may name one")
+    browser = Browser(program, tmp_path_factory.mktemp("browser"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

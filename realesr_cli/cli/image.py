@@ -46,6 +46,7 @@ def image(
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over 8 turned and mirrored runs: a bit better, 8 times slower.")
     ] = False,
+    keep_colours: flags.KeepColours = False,
     device: flags.Device = "auto",
     precision: flags.Precision = "auto",
     threads: flags.Threads = None,
@@ -86,7 +87,7 @@ def image(
     ) as run:
         size = SizeOptions(scale=scale, width=width, height=height, fit=parse_box(fit))
         device_options = DeviceOptions(device=device, precision=cast(Precision, precision), threads=threads)
-        tile_options = TileOptions(size=tile, self_ensemble=tta)
+        tile_options = TileOptions(size=tile, self_ensemble=tta, keep_colours=keep_colours)
         accept = InputOptions(max_pixels=max_pixels)
         output_options = OutputOptions(
             overwrite=overwrite,
@@ -141,16 +142,7 @@ def image(
             jobs = without_finished(jobs, run.reporter)
             run.summary["skipped"] = planned - len(jobs)
         with Upscaler(loaded, device=device_options, tile=tile_options, reporter=run.reporter) as upscaler:
-            run.reporter.emit(
-                "model",
-                name=loaded.name,
-                architecture=loaded.architecture,
-                scale=loaded.scale,
-                sha256=loaded.sha256,
-                device=str(upscaler.choice.device),
-                precision=upscaler.choice.precision,
-                reason="; ".join(filter(None, (reason, upscaler.choice.reason))),
-            )
+            upscaler.announce(reason)
             if dry_run:
                 describe_jobs(
                     jobs,

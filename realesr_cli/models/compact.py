@@ -43,14 +43,11 @@ class SRVGGNetCompact(nn.Module):
 
     def residual(self, x: Tensor) -> Tensor:
         """What the convolutions make of x: (N, C*scale*scale, H, W) in the dtype of the last one."""
-        dtype = cast(nn.Conv2d, self.body[-1]).weight.dtype
         features = x
         for index, layer in enumerate(self.body):
-            features = features if index < 2 else features.to(dtype)
-            if isinstance(layer, nn.PReLU) and not torch.is_grad_enabled():
-                features = self._prelu_in_rows(features, layer)
-            else:
-                features = layer(features)
+            if index == 2 and layer.weight.dtype != self.body[0].weight.dtype:  # a fast copy has a float32 entrance
+                features = features.to(cast(nn.Conv2d, layer).weight.dtype)
+            features = self._prelu(features, layer) if isinstance(layer, nn.PReLU) else layer(features)
         return features
 
     def subpixels(self, residual: Tensor, x: Tensor) -> Tensor:
@@ -66,21 +63,27 @@ class SRVGGNetCompact(nn.Module):
         """Promises that weights stay as they are, so that what follows from them may be kept."""
         self._row_slopes = {}
 
-    def _prelu_in_rows(self, x: Tensor, layer: nn.PReLU) -> Tensor:
-        """`layer(x)`, computed on rows of W*C values: on channels_last maps torch works in runs of C otherwise."""
+    def _prelu(self, x: Tensor, layer: nn.PReLU) -> Tensor:
+        """`layer(x)` in the dtype of x, computed on rows of W*C values: on channels_last maps torch works in runs of C
+        otherwise, and autocast would compute in float32, two more copies of the maps."""
         if layer.weight.numel() == 1 or not x.is_contiguous(memory_format=torch.channels_last):
             return layer(x)
         count, channels, height, width = x.shape
-        kept = self._row_slopes
-        if kept is not None and any(known != width for known, _ in kept):
-            kept.clear()
-        slopes = kept.get((width, layer)) if kept is not None else None
-        if slopes is None:
-            slopes = layer.weight.repeat(width)
-            if kept is not None:
-                kept[width, layer] = slopes
         rows = x.permute(0, 2, 3, 1).reshape(count * height, width * channels)
-        return F.prelu(rows, slopes).view(count, height, width, channels).permute(0, 3, 1, 2)
+        with torch.autocast(x.device.type, enabled=False):
+            rows = F.prelu(rows, self._slopes(layer, width, x.dtype))
+        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def _slopes(self, layer: nn.PReLU, width: int, dtype: torch.dtype) -> Tensor:
+        """The slopes of one row, kept once `freeze` has promised that they stay."""
+        kept = self._row_slopes
+        if kept is None or torch.is_grad_enabled():
+            return layer.weight.to(dtype).repeat(width)
+        if any(known != width for known, _ in kept):
+            kept.clear()
+        if (width, layer) not in kept:
+            kept[width, layer] = layer.weight.repeat(width)
+        return kept[width, layer]
 
 
 def _activation(kind: Activation, width: int) -> nn.Module:

@@ -44,6 +44,7 @@ def test_a_picture_lies_beside_its_input(realesr_process: Command, model_file: P
         (["--height", "50"], "a_h50.png", (50, 67)),
         (["--fit", "100x60"], "a_fit100x60.png", (60, 80)),
         (["--tile", "16", "--tta"], "a_x4.png", (96, 128)),
+        (["--keep-colours", "-s", "2"], "a_x2.png", (48, 64)),
         (["--precision", "bf16", "--threads", "1"], "a_x4.png", (96, 128)),
     ],
 )
@@ -260,9 +261,9 @@ def test_the_flags_are_frozen(realesr: Command) -> None:
     words = {word.strip(",") for word in realesr("image", "--help").out.split() if word.startswith("-")}
     assert words >= {"-o", "-m", "-s", "-q", "-v"}
     assert {word for word in words if word.startswith("--")} == {
-        "--output", "--model", "--scale", "--width", "--height", "--fit", "--denoise", "--tta", "--device",
-        "--precision", "--threads", "--tile", "--overwrite", "--fail-fast", "--dry-run", "--offline", "--json",
-        "--quiet", "--verbose", "--help", "--format", "--quality", "--lossless", "--strip", "--background",
+        "--output", "--model", "--scale", "--width", "--height", "--fit", "--denoise", "--tta", "--keep-colours",
+        "--device", "--precision", "--threads", "--tile", "--overwrite", "--fail-fast", "--dry-run", "--offline",
+        "--json", "--quiet", "--verbose", "--help", "--format", "--quality", "--lossless", "--strip", "--background",
         "--alpha-mode", "--max-pixels", "--skip-existing",
     }  # fmt: skip
 

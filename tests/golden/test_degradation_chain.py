@@ -77,6 +77,7 @@ class Chain:
         second = resize(2, int(height / scale * f2), int(width / scale * f2))
         self.draws = Draws(
             samples=torch.arange(count),
+            plain=torch.zeros(count, dtype=torch.bool),
             passes=(
                 PassDraw(blur=kernel, resize=first, noise=noise(1), quality=get("jpeg1_quality").double()),
                 PassDraw(blur=kernel, resize=second, noise=noise(2), quality=None),

@@ -29,9 +29,9 @@ def test_swapping_slots_gives_what_permuting_the_whole_queue_gives(
             places = places[next(perms)]
         slots = torch.from_numpy(places[:batch].copy())
         monkeypatch.setattr(pool_module, "draw_slots", lambda *_, slots=slots, **__: slots)
-        result = pool.exchange(inputs[step], targets[step], seed=0, step=step)
-        assert torch.equal(result[0], out_inputs[step]), step
-        assert torch.equal(result[1], out_targets[step]), step
+        result = pool.exchange({"lq": inputs[step], "gt": targets[step]}, seed=0, step=step)
+        assert torch.equal(result["lq"], out_inputs[step]), step
+        assert torch.equal(result["gt"], out_targets[step]), step
     state = pool.state()
     order = torch.from_numpy(places)
     assert torch.equal(state["lq"][order], (final_inputs * 255).round().to(torch.uint8))

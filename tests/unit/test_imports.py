@@ -28,6 +28,8 @@ _LIGHT = {
     "auto",
     "cache",
     "fetching",
+    "pages.frame",
+    "pages.compare_page",
 }
 _HEAVY = {"torch", "numpy", "cv2", "av", "requests", "tqdm", "safetensors", "click"}
 # module -> the project's modules that it may not import, at any level of nesting
@@ -41,13 +43,15 @@ _FORBIDDEN = {
     "upscaler": {"image_io", "image_jobs", "cli"},
     "image_jobs": {"cli"},
     "video": {"image_jobs", "cli"},
+    "comparison": {"cli"},
+    "pages": {"models", "device", "engine", "upscaler", "image_jobs", "comparison", "cli"},
 }
 
 
 _LIGHT_TRAIN = {"config", "limits", "loss_config", "processes", "recipes", "tables", "train_checks", "train_config"}
 # what the training side may use of the program, and the commands that may use the training side
 _SHARED = {"errors", "atomic", "reporting", "image_formats", "image_header", "image_io", "weights", "device", "models"}
-_TRAINING_COMMANDS = {"cli.data", "cli.train", "cli.eval", "cli.compare"}
+_TRAINING_COMMANDS = {"cli.data", "cli.train", "cli.eval", "comparison"}
 _PURE = {"degradation", "losses", "discriminators", "metrics"}
 """Packages of formulas: torch, numpy, the standard library, themselves and the configuration."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -399,3 +400,25 @@ def test_a_gpu_gives_nearly_the_same_pictures() -> None:
     difference = (apply(pictures.cuda(), draws).cpu() - apply(pictures, draws)).abs() * 255
     assert difference.mean() < 0.1
     assert sum(bool(image.max() == 0) for image in difference) >= 3
+
+
+def test_plain_pictures_are_only_reduced_and_the_others_are_as_without_them() -> None:
+    samples = list(range(12))
+    mixed = replace(CONFIG, plain_probability=0.4)
+    draws = _draw(samples, mixed)
+    plain = draws.plain
+    assert 0 < plain.sum() < len(samples)
+    result, usual = _run(samples, mixed), _run(samples)
+    photos = _photos(samples, draws.height, draws.width)
+    reduced = F.interpolate(photos, result.shape[2:], mode="bicubic", antialias=True)
+    assert torch.equal(result[plain], (reduced[plain] * 255).round().clamp(0, 255) / 255)
+    assert torch.equal(result[~plain], usual[~plain]) and not torch.equal(result[plain], usual[plain])
+    assert torch.equal(_run(samples[3:4], mixed), result[3:4])
+    assert from_json([to_json(draws, i) for i in range(len(draws))]).plain.tolist() == plain.tolist()
+    only = apply(photos, _draw(samples, replace(CONFIG, plain_probability=1.0)))
+    assert torch.equal(only[plain], result[plain])
+
+
+def test_plain_pictures_are_as_frequent_as_asked() -> None:
+    share = _draw(list(range(10_000)), replace(CONFIG, plain_probability=0.25)).plain.double().mean()
+    assert abs(float(share) - 0.25) < 4 * (0.25 * 0.75 / 10_000) ** 0.5

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from realesr_cli.errors import ConfigError, CorruptWeights, ModelNotFound, TrainingDiverged, UsageError
 from realesr_cli.models.architectures import load_model
+from realesr_cli.models.colours import low
+from realesr_cli.reporting import NULL
 from realesr_train import checkpoint, parts, trainer
 from realesr_train.degradation.draws import draw
 from realesr_train.degradation.filters import sharpen
@@ -21,6 +23,7 @@ from realesr_train.feed import make_pairs
 from realesr_train.interrupts import Interrupts
 from realesr_train.losses.pixel import l1
 from realesr_train.optim import learning_rate
+from realesr_train.parts import make_distiller
 from realesr_train.recipes import find_recipe, load_stages
 from realesr_train.steps import Batch
 from realesr_train.trainer import Trainer
@@ -312,12 +315,88 @@ def test_a_perceptual_file_that_ends_early_serves_what_it_holds(place: Path, wei
         )
 
 
+def test_a_perceptual_loss_can_look_at_the_middle_only(place: Path, weights_file: Any) -> None:
+    squeeze = weights_file("perceptual/squeezenet1_1-features.safetensors")
+    wanted = ["loss.perceptual.weight=1.0", f'loss.perceptual.weights="{squeeze}"', "loss.perceptual.crop_px=24"]
+    layers = 'loss.perceptual.layers=[["fire2", 1.0]]'
+    (config,) = configs(place, overrides=[*wanted, layers, 'loss.perceptual.backbone="squeezenet1_1"'])
+    (term,) = (term for term in parts.make_terms(config, torch.device("cpu"), NULL) if term.name == "perceptual")
+    generator = torch.Generator().manual_seed(0)
+    output, target = torch.rand(2, 1, 3, 32, 32, generator=generator).unbind(0)
+    elsewhere, inside = output.clone(), output.clone()
+    elsewhere[..., :4, :] = 0
+    inside[..., 15, 15] = 1
+    loss = term.loss(output, target)
+    assert torch.equal(term.loss(elsewhere, target), loss) and not torch.equal(term.loss(inside, target), loss)
+
+
 def test_a_teacher_is_a_target(place: Path) -> None:
     teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=3"])).model
     wanted = ["loss.distill.weight=1.0", f'loss.distill.teacher="{teacher}"', "loss.pixel.weight=0", "run.steps=3"]
     result = train(configs(place, overrides=wanted))
     assert set(columns(place / "run")) == {"loss.distill", "loss.gradient_norm_g"}
     assert load_model(result.model).metadata["teachers"] == str(teacher)
+
+
+def test_pairs_that_are_used_several_times_are_made_once_and_the_run_goes_on_bit_for_bit(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=3"])).model
+    settings = [
+        "run.steps=12", "checkpoint.every=5", "data.batch=4", "pool.size=8", "pool.reuse=2", "loss.distill.weight=0.5",
+        f'loss.distill.teacher="{teacher}"', "loss.distill.keep_colours=true",
+    ]  # fmt: skip
+    whole = configs(place, overrides=[*settings, f'run.folder="{place / "whole"}"'])
+    seen: list[tuple[int, int]] = []
+    original = Trainer._batches
+
+    def batches(self: Trainer, lq: Tensor, gt: Tensor) -> list[Batch]:
+        made = original(self, lq, gt)
+        seen.append((len(lq), sum(len(one.lq) for one in made)))
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_batches", batches)
+        train(whole)
+    assert seen == [(2, 4)] * 12
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7)
+        with pytest.raises(KeyboardInterrupt):
+            train(configs(place, overrides=settings))
+    train(configs(place, overrides=settings))
+    assert columns(place / "run") == columns(place / "whole")
+    pool = checkpoint.load(checkpoint.folders(place / "whole")[0][1]).groups["pool"]
+    assert {name: len(store) for name, store in pool.items()} == {"lq": 8, "gt": 8, "teacher": 8}
+
+
+def test_a_pool_from_before_there_was_a_teacher_is_begun_anew(place: Path) -> None:
+    train(configs(place, overrides=["run.steps=4"]))
+    teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=1"])).model
+    changed = ["run.steps=8", "loss.distill.weight=1.0", f'loss.distill.teacher="{teacher}"']
+    result = train(configs(place, overrides=changed), allow_change=True)
+    assert result.steps == 8 and len(columns(place / "run")["loss.distill"]) == 4
+
+
+def test_a_teachers_target_has_the_colours_of_the_clean_picture(place: Path) -> None:
+    teacher = train(configs(place, overrides=[f'run.folder="{place / "teacher"}"', "run.steps=3"])).model
+    plain, kept = (
+        configs(place, overrides=["loss.distill.weight=1.0", f'loss.distill.teacher="{teacher}"', more])[0]
+        for more in ("loss.distill.share=0.5", "loss.distill.keep_colours=true")
+    )
+    generator = torch.Generator().manual_seed(0)
+    lq = torch.rand(1, 3, 16, 16, generator=generator) * 0.5 + 0.25
+    gt = torch.nn.functional.interpolate(lq.flip(1), scale_factor=plain.scale)
+    cpu = torch.device("cpu")
+    targets = {}
+    for name, config in (("plain", plain), ("kept", kept)):
+        teach = make_distiller(config, cpu, None, NULL)
+        assert teach is not None
+        targets[name] = teach(lq, gt)
+    drift = {
+        name: (low(target, plain.scale) - low(gt, plain.scale)).mean((2, 3)).abs().max()
+        for name, target in targets.items()
+    }
+    assert drift["kept"] < 0.005 < drift["plain"]
 
 
 def test_auto_precision_means_what_it_meant_when_the_run_began(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,9 @@ class FinalConfig:
 class DegradationConfig:
     """From a clean crop to the network's input: passes, then the final part. The ranges are those of every scale."""
 
+    plain_probability: float = 0.0
+    """Probability that a picture is only reduced, by antialiased bicubic interpolation as in benchmarks of
+    super-resolution: no pass and nothing else."""
     sharpen_input: bool = True
     """Unsharp-mask the clean picture before the first pass."""
     passes: tuple[PassConfig, ...] = (FIRST_PASS, SECOND_PASS)
@@ -236,6 +239,7 @@ class DegradationConfig:
     """libjpeg: within a level of the real codec; legacy: the published simulator (D7 to D9)."""
 
     def __post_init__(self) -> None:
+        _check_probability("plain_probability", self.plain_probability)
         if not 1 <= len(self.passes) <= 16:
             raise ConfigError(f"passes: {len(self.passes)} of them; there must be 1 to 16")
         jpegs = [*(one.jpeg for one in self.passes), self.final.jpeg]

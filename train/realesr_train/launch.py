@@ -140,7 +140,7 @@ def _run(trainer: Trainer, data: Data, folder: Path, reporter: Reporter) -> None
         data.source,
         seed=config.run.seed,
         first_step=trainer.step,
-        batch=config.data.batch,
+        batch=config.new_per_step,
         rank=world.rank,
         world=world.size,
         accumulate=config.data.accumulate,
@@ -159,10 +159,11 @@ def _run(trainer: Trainer, data: Data, folder: Path, reporter: Reporter) -> None
 
 def _check_share(config: TrainConfig, world: World) -> None:
     """Raises: ConfigError."""
-    data = config.data
-    if data.batch % (world.size * data.accumulate):
+    data, count = config.data, config.new_per_step
+    if count % (world.size * data.accumulate):
+        new = f"data.batch = {count}" if count == data.batch else f"data.batch / pool.reuse = {count}"
         raise ConfigError(
-            f"data.batch = {data.batch} does not divide among {world.size} devices in {data.accumulate} parts each",
+            f"{new} does not divide among {world.size} devices in {data.accumulate} parts each",
             hint="change data.batch, data.accumulate or the number of devices",
         )
 

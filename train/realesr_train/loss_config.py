@@ -47,9 +47,11 @@ class PerceptualLossConfig:
     """Weight of the Gram matrices beside the features; 0: not used."""
     target: Target = "gt"
     """As that of the pixel loss."""
+    crop_px: int = 0
+    """Side of the middle of the patch that is compared, for this loss is the dearest on a CPU; 0: all of it."""
 
     def __post_init__(self) -> None:
-        check_limits(self, weight=(0, 1e6), style_weight=(0, 1e9))
+        check_limits(self, weight=(0, 1e6), style_weight=(0, 1e9), crop_px=(0, 4096))
         if not self.layers:
             raise ConfigError("layers = [] leaves nothing to compare", hint='say backbone = "none"')
 
@@ -101,6 +103,9 @@ class DistillLossConfig:
     """Another training of the same network, to blend with the teacher."""
     share: float = 0.5
     """Share of `teacher` in the blend."""
+    keep_colours: bool = False
+    """The low frequencies of the teacher's output are replaced by those of the clean picture, so that its drift in
+    colour is not learnt."""
 
     def __post_init__(self) -> None:
         check_limits(self, weight=(0, 1e6), share=(0, 1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from realesr_cli import weights
 from realesr_cli.device import precision_gain
 from realesr_cli.errors import ConfigError, ModelError
+from realesr_cli.models.colours import keep_colours, low
 from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.reading import read_weights
 from realesr_cli.models.rrdb import RRDBNet
@@ -117,12 +118,19 @@ def make_terms(config: TrainConfig, device: torch.device, reporter: Reporter) ->
             distance=loss.perceptual.distance,
             style_weight=loss.perceptual.style_weight,
         )
-        target = loss.perceptual.target
-        terms.append(Term(name="perceptual", weight=loss.perceptual.weight, loss=compare, target=target))
+        target, side = loss.perceptual.target, loss.perceptual.crop_px
+        in_the_middle = (lambda a, b: compare(_middle(a, side), _middle(b, side))) if side else compare
+        terms.append(Term(name="perceptual", weight=loss.perceptual.weight, loss=in_the_middle, target=target))
     if loss.distill.weight:
         distance = _PIXEL_LOSSES[loss.distill.kind]
         terms.append(Term(name="distill", weight=loss.distill.weight, loss=distance, target="teacher"))
     return tuple(terms)
+
+
+def _middle(pictures: Tensor, side: int) -> Tensor:
+    """(N, C, H, W) -> its middle, at most `side` high and wide."""
+    top, left = (max(0, (length - side) // 2) for length in pictures.shape[2:])
+    return pictures[:, :, top : top + side, left : left + side]
 
 
 def _features(config: TrainConfig, reporter: Reporter) -> FeatureNetwork:
@@ -161,16 +169,21 @@ def make_game(config: TrainConfig) -> Adversarial:
 
 def make_distiller(
     config: TrainConfig, device: torch.device, autocast: torch.dtype | None, reporter: Reporter
-) -> Callable[[Tensor], Tensor] | None:
-    """The teacher's output for an input, if some loss pulls to it. Raises: UsageError, ModelError."""
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`teach(lq, gt)`, the teacher's target for such pairs, if a loss pulls to it. Raises: UsageError, ModelError."""
     if "teacher" not in config.loss.targets():
         return None
     wanted = config.loss.distill
     names = [wanted.teacher, wanted.second] if wanted.second else [wanted.teacher]
-    teacher: Callable[[Tensor], Tensor] = make_teacher(
+    teacher = make_teacher(
         names, scale=config.scale, blend=wanted.share, device=device, autocast=autocast, reporter=reporter
     )
-    return teacher
+
+    def teach(lq: Tensor, gt: Tensor) -> Tensor:
+        target = teacher(lq)
+        return keep_colours(target, low(gt, config.scale), config.scale).clamp(0, 1) if wanted.keep_colours else target
+
+    return teach
 
 
 def rates(config: TrainConfig, step: int) -> tuple[float, float]:

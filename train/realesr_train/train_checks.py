@@ -43,8 +43,24 @@ def check(config: TrainConfig) -> None:
             'data.sharpen_target = true and a loss with target = "gt_usm" would sharpen twice',
             hint='say target = "gt", which is the sharpened one then',
         )
+    _check_pool(config)
     if config.validation.lr_folders and not config.validation.folders:
         raise ConfigError("validation.lr_folders without validation.folders")
+
+
+def _check_pool(config: TrainConfig) -> None:
+    pool, batch = config.pool, config.data.batch
+    if pool.reuse == 1:
+        return
+    if config.is_paired:
+        raise ConfigError(f"pool.reuse = {pool.reuse}: pairs that exist are not kept in a pool", hint="leave it out")
+    if batch % pool.reuse:
+        raise ConfigError(f"data.batch = {batch} must be a multiple of pool.reuse = {pool.reuse}")
+    if pool.size < batch:
+        raise ConfigError(
+            f"pool.reuse = {pool.reuse} needs a pool of at least one batch, {batch}; pool.size = {pool.size}",
+            hint="pool.size of some hundred batches mixes well",
+        )
 
 
 def _check_sizes(config: TrainConfig) -> None:

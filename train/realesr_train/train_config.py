@@ -128,9 +128,12 @@ class PoolConfig:
 
     size: int = 180
     """Pairs; 0: none."""
+    reuse: int = 1
+    """How often a pair is trained on before a new one takes its place. Above 1 only every n-th pair is degraded, and
+    seen by a teacher: on a CPU that is most of the work."""
 
     def __post_init__(self) -> None:
-        check_limits(self, size=(0, 10**6))
+        check_limits(self, size=(0, 10**6), reuse=(1, 1000))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,6 +273,15 @@ class TrainConfig:
     def is_paired(self) -> bool:
         """Whether the low-resolution pictures exist already."""
         return self.data.paired or bool(self.data.lr_folders)
+
+    @property
+    def has_pool(self) -> bool:
+        return self.pool.size > 0 and not self.is_paired
+
+    @property
+    def new_per_step(self) -> int:
+        """Pictures that are read and degraded for one update, over all devices."""
+        return self.data.batch // (self.pool.reuse if self.has_pool else 1)
 
     @property
     def is_adversarial(self) -> bool:

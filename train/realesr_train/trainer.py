@@ -72,7 +72,7 @@ class Trainer:
         self._terms = make_terms(config, world.device, reporter)
         self._game = make_game(config)
         self._teacher = make_distiller(config, world.device, self._autocast, reporter)
-        self._pool = PairPool(config.pool.size) if config.pool.size and not config.is_paired else None
+        self._pool = PairPool(config.pool.size, config.pool.reuse) if config.has_pool else None
         if config.run.compile:
             generator.compile()
         self._meter = Meter(world.device)
@@ -153,28 +153,26 @@ class Trainer:
 
     @torch.no_grad()
     def _batches(self, lq: Tensor, gt: Tensor) -> list[Batch]:
-        """Through the pool, which is that of all ranks together, to micro-batches with all targets.
+        """With the teacher's output through the pool, which is that of all ranks together, to micro-batches with all
+        targets.
 
         Source: training_spec sections 5 (step 11), 6 and 10.
         """
         parts = self.config.data.accumulate
+        pictures = {"lq": lq, "gt": gt}
+        if self._teacher is not None:
+            pictures["teacher"] = self._teacher(lq, gt)
         if self._pool is not None:
-            lq, gt = (gather(one, self.world, parts) for one in (lq, gt))
-            lq, gt = self._pool.exchange(lq, gt, seed=self.config.run.seed, step=self.step)
-            lq, gt = (share(one, self.world, parts) for one in (lq, gt))
-        usm = sharpen(gt) if "gt_usm" in self.config.loss.targets() else None
-        taught = self._teacher(lq) if self._teacher is not None else None
-
-        def split(tensor: Tensor | None) -> Sequence[Tensor | None]:
-            if tensor is None:
-                return [None] * parts
-            return [part.contiguous(memory_format=torch.channels_last) for part in tensor.chunk(parts)]
-
-        return [
-            Batch(lq=part_lq, gt=part_gt, gt_usm=part_usm, teacher=part_taught)
-            for part_lq, part_gt, part_usm, part_taught in zip(*map(split, (lq, gt, usm, taught)), strict=True)
-            if part_lq is not None and part_gt is not None
-        ]
+            pictures = {name: gather(one, self.world, parts) for name, one in pictures.items()}
+            pictures = self._pool.exchange(pictures, seed=self.config.run.seed, step=self.step)
+            pictures = {name: share(one, self.world, parts) for name, one in pictures.items()}
+        if "gt_usm" in self.config.loss.targets():
+            pictures["gt_usm"] = sharpen(pictures["gt"])
+        split = {
+            name: [part.contiguous(memory_format=torch.channels_last) for part in one.chunk(parts)]
+            for name, one in pictures.items()
+        }
+        return [Batch(**dict(zip(split, group, strict=True))) for group in zip(*split.values(), strict=True)]
 
     def _log(self, log: RunLog | None, clock: Clock) -> None:
         """Reads the means since the last time. Raises: TrainingDiverged."""
@@ -265,7 +263,8 @@ class Trainer:
             if self._discriminator is not None and "discriminator" in groups:
                 self._discriminator.network.load_state_dict(groups["discriminator"])
                 load_optimizer(self._discriminator.update.optimizer, groups["discriminator_optimizer"])
-            if self._pool is not None and groups.get("pool"):
+            # nor does a pool fit a run that has a teacher since
+            if self._pool is not None and ("teacher" in groups.get("pool", {})) == (self._teacher is not None):
                 self._pool.load_state(groups["pool"])
             if self._scaler is not None and "scaler" in facts:
                 self._scaler.load_state_dict(facts["scaler"])

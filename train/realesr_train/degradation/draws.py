@@ -50,6 +50,7 @@ class Stream(IntEnum):
     FINAL_SINC = 2
     FINAL_JPEG = 3
     CROP = 4
+    PLAIN = 5
     BLUR = 16
     RESIZE = 17
     NOISE = 18
@@ -135,6 +136,8 @@ class Draws:
 
     samples: Tensor
     """(N,) int64, global numbers of the samples."""
+    plain: Tensor
+    """(N,) bool: only reduced; nothing else of what is drawn applies, but the crop."""
     passes: tuple[PassDraw, ...]
     final: FinalDraw
     crop: Tensor
@@ -193,6 +196,7 @@ def draw(
         sizes = resize.target
     return Draws(
         samples=source.samples,
+        plain=source.shared(Stream.PLAIN, 1)[0] < config.plain_probability,
         passes=tuple(passes),
         final=_draw_final(config.final, source, result),
         crop=_draw_crop(source, result, 0 if crop_px is None else crop_px // scale),

@@ -14,7 +14,7 @@ from realesr_train.degradation.resize import MODES
 _NAMES: dict[str, tuple[str, ...]] = {"family": FAMILIES, "mode": MODES, "direction": DIRECTIONS, "kind": NOISES}
 """Fields that are written as names."""
 _WHOLE = {*_NAMES, "samples", "field", "size_px", "target", "crop"}
-_FLAGS = {"grey", "jpeg_last"}
+_FLAGS = {"grey", "jpeg_last", "plain"}
 
 
 def to_json(draws: Draws, i: int) -> dict[str, Any]:

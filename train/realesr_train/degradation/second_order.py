@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from realesr_train.degradation import filters, jpeg, noise, resize
@@ -62,9 +63,9 @@ def apply(
     """The degraded pictures (N, 3, H/scale, W/scale), exactly k/255, of clean ones `hr` (N, 3, H, W) float32 in [0, 1].
 
     Steps by name: `usm`, `blur1`, `resize1`, `noise1`, `jpeg1`, the same with 2, ..., and at the end `resize3`, `sinc`,
-    `jpeg2` or `jpeg2`, `resize3`, `sinc` (numbers for two passes). `on_step` sees each of them. `given` replaces what a
-    step would make by itself: kernels (N, k, k) by the name of a blur, fields (N, 3, h, w) by that of a noise step
-    (standard normal for Gaussian noise, counts for Poisson noise).
+    `jpeg2` or `jpeg2`, `resize3`, `sinc` (numbers for two passes); plain pictures take none. `on_step` sees each of
+    them. `given` replaces what a step would make by itself: kernels (N, k, k) by the name of a blur, fields
+    (N, 3, h, w) by that of a noise step (standard normal for Gaussian noise, counts for Poisson noise).
 
     TF32, autocast and cuDNN's autotuning are off inside; there is no gradient.
 
@@ -72,24 +73,17 @@ def apply(
     Source: training specification, section 5.
     """
     _check(hr, draws)
-    chain = _Chain(draws, given or {}, on_step)
     with _plain_arithmetic(hr.device):
-        groups = [_Group(torch.arange(len(draws)), hr, checked_sizes(hr, None), fills=True)]
-        if draws.sharpen_input:
-            groups = chain.on(groups, "usm", lambda part: filters.sharpen(part.pixels))
-        for number, one in enumerate(draws.passes, 1):
-            groups = chain.blur(groups, f"blur{number}", one.blur)
-            by_factor = number == 1 and draws.resize_step == "factor"
-            groups = chain.resize(groups, f"resize{number}", one.resize, by_factor=by_factor)
-            groups = chain.noise(groups, f"noise{number}", one.noise, Stream.NOISE_FIELD + 16 * (number - 1))
-            if one.quality is not None:
-                groups = chain.jpeg(groups, f"jpeg{number}", one.quality)
-        final, count = draws.final, len(draws.passes)
-        groups = chain.jpeg(groups, f"jpeg{count}", final.quality, ~final.jpeg_last)
-        groups = chain.resize(groups, f"resize{count + 1}", final.resize, is_last=True)
-        groups = chain.blur(groups, "sinc", final.sinc)
-        (group,) = chain.jpeg(groups, f"jpeg{count}", final.quality, final.jpeg_last)
-        lq = group.pixels[_moved(group.index.argsort(), hr)]
+        lq = hr.new_empty(len(draws), 3, draws.height // draws.scale, draws.width // draws.scale)
+        plain, degraded = draws.plain.nonzero()[:, 0], (~draws.plain).nonzero()[:, 0]
+        if len(plain):
+            places = _moved(plain, hr)
+            lq[places] = F.interpolate(hr[places], lq.shape[2:], mode="bicubic", antialias=True)
+        if len(degraded):
+            pixels = hr if len(degraded) == len(draws) else hr[_moved(degraded, hr)]
+            start = _Group(degraded, pixels, checked_sizes(pixels, None), fills=True)
+            end = _Chain(draws, given or {}, on_step).run(start)
+            lq[_moved(end.index, hr)] = end.pixels
         return lq.mul_(255).round_().clamp_(0, 255).div_(255)
 
 
@@ -100,6 +94,25 @@ class _Chain:
     draws: Draws
     given: Mapping[str, Tensor]
     hook: Hook | None
+
+    def run(self, start: _Group) -> _Group:
+        """All steps; the images come back at the final size, in some order."""
+        draws, groups = self.draws, [start]
+        if draws.sharpen_input:
+            groups = self.on(groups, "usm", lambda part: filters.sharpen(part.pixels))
+        for number, one in enumerate(draws.passes, 1):
+            groups = self.blur(groups, f"blur{number}", one.blur)
+            by_factor = number == 1 and draws.resize_step == "factor"
+            groups = self.resize(groups, f"resize{number}", one.resize, by_factor=by_factor)
+            groups = self.noise(groups, f"noise{number}", one.noise, Stream.NOISE_FIELD + 16 * (number - 1))
+            if one.quality is not None:
+                groups = self.jpeg(groups, f"jpeg{number}", one.quality)
+        final, count = draws.final, len(draws.passes)
+        groups = self.jpeg(groups, f"jpeg{count}", final.quality, ~final.jpeg_last)
+        groups = self.resize(groups, f"resize{count + 1}", final.resize, is_last=True)
+        groups = self.blur(groups, "sinc", final.sinc)
+        (group,) = self.jpeg(groups, f"jpeg{count}", final.quality, final.jpeg_last)
+        return group
 
     def on(
         self, groups: list[_Group], step: str, change: Callable[[_Group], Tensor], taken_by: Tensor | None = None
