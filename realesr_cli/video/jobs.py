@@ -60,13 +60,11 @@ class VideoJob:
 def plan_jobs(
     inputs: Sequence[Path], output: Path | None, size: SizeOptions, native_scale: int, options: VideoOptions
 ) -> tuple[VideoJob, ...]:
-    """Which file becomes which. `output` is a folder if it is one already, has no film's suffix, or for several inputs.
+    """Which file becomes which. `output` is a folder if it is one already, has no suffix, or for several inputs.
 
     Raises: UsageError (two inputs with one target, a target that is an input).
     """
-    into_folder = output is not None and (
-        output.is_dir() or len(inputs) > 1 or output.suffix.lower() not in VIDEO_SUFFIXES
-    )
+    into_folder = output is not None and (output.is_dir() or len(inputs) > 1 or not output.suffix)
     if output is not None and into_folder and output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir():
         raise UsageError(f"-o {output} is the name of a file, but {len(inputs)} results need a folder")
     jobs = []

@@ -1,8 +1,8 @@
 """What a film file holds, before any work.
 
 Traps: a cover picture is a video stream too; containers say how many frames they hold as an estimate or not at all;
-rotation, mastering metadata and interlacing are only sure once a frame has been decoded. PyAV logs nothing unless asked,
-and must not be asked while decoders run (`explained`).
+rotation, mastering metadata and interlacing are only sure once a frame has been decoded. PyAV logs nothing unless it
+is told to, and must not be told while decoders run (`explained`).
 """
 
 import logging

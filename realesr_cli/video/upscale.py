@@ -222,7 +222,7 @@ def _make_segments(
                 advance(1)
 
             stream_frames(film, frames, upscaler, sink, on_frame=on_frame)
-        sink.finish()
+            sink.finish()
     finally:
         sink.drop()
     return sum(spared) / max(1, len(spared) * film.info.height * film.info.width)

@@ -142,8 +142,8 @@ def test_help_and_version_load_nothing_heavy() -> None:
 
 def test_public_names() -> None:
     assert realesr_cli.__all__ == [
-        "DeviceOptions", "Image", "LoadedModel", "RealesrError", "SizeOptions", "TileOptions", "Upscaler", "VideoOptions", "__version__",
-        "list_models", "load_model", "read_image", "upscale_video", "write_image",
+        "DeviceOptions", "Image", "LoadedModel", "RealesrError", "SizeOptions", "TileOptions", "Upscaler",
+        "VideoOptions", "__version__", "list_models", "load_model", "read_image", "upscale_video", "write_image",
     ]  # fmt: skip
     for name in realesr_cli.__all__:
         assert getattr(realesr_cli, name) is not None

@@ -196,7 +196,7 @@ def test_what_a_container_cannot_hold_is_converted_or_left_out(run: Run, tmp_pat
 
 def test_a_cover_stays_a_cover(run: Run, media: Any) -> None:
     source = media("clips/attached_cover.mp4")
-    target, result = run(source, end=Fraction(1, 5))
+    target, _ = run(source, end=Fraction(1, 5))
     with av.open(str(source)) as before, av.open(str(target)) as after:
         assert [(s.type, s.disposition) for s in after.streams] == [(s.type, s.disposition) for s in before.streams]
     assert probe(target).streams[-1].kind == "cover"
