@@ -4,8 +4,8 @@
 
 Parts: the network alone (its frames already decoded and converted), and decoding, conversion and encoding alone (the
 network replaced by repeating pixels). The plain loop takes one frame after the other through RGB24 of libswscale. All
-run in turn in one process, on the same threads; medians count. `--memory` upscales clips of 10 and of 60 seconds, made for it, in a
-process each and compares their largest resident sets.
+run in turn in one process, on the same threads; medians count. `--memory` upscales clips of 10 and of 60 seconds, made
+for it, in a process each and compares their largest resident sets.
 """
 
 import argparse

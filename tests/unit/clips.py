@@ -48,6 +48,7 @@ def write_clip(
     rotation: int | None = None,
     audio_at: Sequence[Fraction] = (),
     still: bool = False,
+    noise: bool = False,
     extras: bool = False,
 ) -> Path:
     """Frames at `times` (ticks); `colour` is (matrix, range, primaries, transfer); audio streams begin at `audio_at`.
@@ -85,7 +86,10 @@ def write_clip(
                 container.add_attachment("font.ttf", "application/x-truetype-font", b"\0\1\0\0 a font")
         matrix, full = (colour or (1, 1, 1, 1))[:2]
         for index, pts in enumerate(times):
-            rgb = av.VideoFrame.from_ndarray(picture(0 if still else index, *size), format="rgb24")
+            pixels = picture(0 if still else index, *size)
+            if noise:
+                pixels += np.random.default_rng(index).integers(0, 20, pixels.shape, np.uint8)
+            rgb = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame = rgb.reformat(
                 format=pixel_format, dst_colorspace=matrix, src_color_range=2, dst_color_range=full or 1
             )

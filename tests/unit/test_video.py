@@ -1,6 +1,9 @@
 """Films: times, streams, colours and shapes survive; what cannot be done is refused before any work."""
 
 import dataclasses
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,11 +13,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from clips import packets, picture, read_clip, write_clip
-from networks import compact
+from networks import compact, loaded
 from realesr_cli import DeviceOptions, SizeOptions, Upscaler, VideoOptions, upscale_video
 from realesr_cli.errors import OutputExists, RealesrError, UnreadableInput, UnsupportedInput, UsageError
+from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.video.probe import probe
 from realesr_cli.video.upscale import VideoResult
 from recording import Events
@@ -428,3 +433,42 @@ def test_the_networks_own_scale_is_the_default(run: Run, tmp_path: Path) -> None
     assert read_clip(target).frames[0].shape == (192, 256, 3)
     target, _ = run(source, "more.mp4", size=SizeOptions(scale=6))
     assert read_clip(target).frames[0].shape == (288, 384, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_still_film_of_a_thousand_frames_is_twenty_times_as_fast_as_a_moving_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = SRVGGNetCompact(channels=3, width=64, depth=16, scale=4)
+    model = loaded(network, pad_px=18, radius_px=18, values_per_px=200)
+    seconds = {}
+    with Upscaler(model, device=DeviceOptions(device="cpu", precision="fp32")) as heavy:
+        # fewer of the moving frames: each costs the same
+        for name, count in (("moving", 50), ("still", 1000)):
+            source = write_clip(
+                tmp_path / f"{name}.mkv", count=count, size=(96, 128), still=name == "still", encoder="ffv1",
+                tick=Fraction(1, 1000), noise=name == "moving",
+            )  # fmt: skip
+            started = time.monotonic()
+            upscale_video(source, tmp_path / f"{name}_x4.mkv", heavy, options=VideoOptions(preset="ultrafast"))
+            seconds[name] = (time.monotonic() - started) / count
+    assert seconds["moving"] / seconds["still"] > 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_longer_film_takes_no_more_memory(tmp_path: Path) -> None:
+    weights = tmp_path / "net.safetensors"
+    save_file({key: value.contiguous() for key, value in compact().network.state_dict().items()}, weights)
+    code = (
+        "import resource, sys; from realesr_cli import *\n"
+        "upscaler = Upscaler(sys.argv[3], device=DeviceOptions(device='cpu', threads=1))\n"
+        "upscale_video(sys.argv[1], sys.argv[2], upscaler, options=VideoOptions(preset='ultrafast'))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    resident_mib = []
+    for count in (250, 1500):
+        source = write_clip(tmp_path / f"{count}.mkv", count=count, size=(72, 96), tick=Fraction(1, 1000))
+        command = [sys.executable, "-c", code, str(source), str(tmp_path / f"{count}_x4.mkv"), str(weights)]
+        resident_mib.append(float(subprocess.run(command, capture_output=True, check=True).stdout))
+    assert resident_mib[1] < resident_mib[0] * 1.06 + 5
