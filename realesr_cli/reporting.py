@@ -193,19 +193,21 @@ def progress(
     total: float | None,
     unit: str,
     *,
+    already: float = 0,
     facts: Callable[[], dict[str, Any]] | None = None,
     **fields: Any,
 ) -> Iterator[Callable[[float], None]]:
     """Yields `advance(amount)`; emits `progress` events, at most five a second, and a last one with `finished`.
 
-    `total` is None where the end is not known. `fields` (`id`, `label`) go into each event, and what `facts` gives.
+    `total` is None where the end is not known. `already` was done before, and counts for no speed. `fields` (`id`,
+    `label`) go into each event, and what `facts` gives.
     """
-    done = 0.0
+    done = float(already)
     started = last = time.monotonic()
 
     def emit(finished: bool) -> None:
         seconds = time.monotonic() - started
-        rate = done / seconds if seconds > 0 else 0.0
+        rate = (done - already) / seconds if seconds > 0 else 0.0
         left = (total - done) / rate if total is not None and rate > 0 else None
         reporter.emit(
             "progress",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.stream import Disposition
 
 from realesr_cli.errors import EncodeFailed
 from realesr_cli.video.encoding import Encoding, tag
@@ -171,7 +172,7 @@ def _others(source: Any, routes: dict[int, Any], part: Part) -> Iterator[_Timed]
             continue
         if not packet.size:
             continue
-        is_cover = packet.stream.type == "video"
+        is_cover = bool(packet.stream.disposition & Disposition.attached_pic)
         if not is_cover:
             pts = packet.pts if packet.pts is not None else packet.dts
             if pts is None:

@@ -8,13 +8,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from realesr_cli.errors import RealesrError
+from realesr_cli.errors import RealesrError, UnsupportedInput
 from realesr_cli.pipeline import run_pipeline
 from realesr_cli.resize import reduce
 from realesr_cli.upscaler import Upscaler, join
 from realesr_cli.video.convert import FrameMaker, to_pixels
 from realesr_cli.video.film import Film
-from realesr_cli.video.frames import planes_of
+from realesr_cli.video.frames import pixel_format, planes_of
 from realesr_cli.video.reader import Frame
 from realesr_cli.video.reuse import FrameReuse
 
@@ -37,6 +37,7 @@ def stream_frames(
 
     `on_frame` is told for each how many pixels of its source the network was spared.
     """
+    encoding = film.encoding
     enlarge = _enlarger(film, upscaler)
     finish = _Finisher(film)
     ended = False
@@ -51,6 +52,14 @@ def stream_frames(
         if frame is None:
             ended = True
             return None
+        name = frame.image.format.name
+        if pixel_format(name) != pixel_format(film.pixel_format):
+            at_s = float(frame.pts * encoding.time_base - film.info.start)
+            raise UnsupportedInput(
+                f"{film.info.path} changes its pixel format from {film.pixel_format} to {name} after {at_s:.3f} s",
+                hint=f"upscale the parts one by one: --end {at_s:.3f}, then --start {at_s:.3f}",
+                path=film.info.path,
+            )
         return frame, planes_of(frame.image)
 
     def work(ticket: None, loaded: tuple[Frame, Planes] | None) -> Generator[tuple[Pixels, int], None, None]:

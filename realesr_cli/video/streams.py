@@ -147,6 +147,7 @@ def plan_streams(info: VideoInfo, target: Path, options: VideoOptions, reporter:
             converted.append((stream, encoder))
     changes = [f"{stream} becomes {encoder}" for stream, encoder in converted]
     changes += [f"{stream} is left out" for stream in dropped]
+    changes += [f"{s} is copied as it is" for s in info.streams if s.kind == "video" and s not in unfit]
     changes += ["the chapters are left out"] if loses_chapters else []
     if changes:
         reporter.emit(
@@ -196,7 +197,7 @@ def _fits(stream: StreamInfo, container: Container) -> bool:
             return container.covers and stream.codec in ("mjpeg", "png", "bmp")
         case "data":
             return _matches(stream.codec, container.data)
-    return False  # a second picture stream
+    return stream.codec in container.video  # a second picture stream, which is copied as it is
 
 
 def _matches(codec: str, patterns: Sequence[str]) -> bool:

@@ -213,9 +213,9 @@ def _make_segments(
             "frames",
             id=id,
             label=label,
+            already=work.frames,
             facts=lambda: {"written_bytes": sink.written_bytes},
         ) as advance:
-            advance(work.frames)
 
             def on_frame(pixels: int) -> None:
                 spared.append(pixels)

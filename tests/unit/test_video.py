@@ -420,6 +420,34 @@ def test_damaged_packets_repeat_the_last_good_frame(run: Run, tmp_path: Path) ->
     assert read_clip(target).times == read_clip(source).times
 
 
+def test_a_second_picture_stream_is_copied_as_it_is(run: Run, tmp_path: Path, events: Events) -> None:
+    large, small = write_clip(tmp_path / "large.mp4"), write_clip(tmp_path / "small.mp4", size=(32, 32))
+    with (
+        av.open(str(large)) as first,
+        av.open(str(small)) as second,
+        av.open(str(tmp_path / "two.mkv"), "w") as container,
+    ):
+        for source in (first, second):
+            container.add_stream_from_template(source.streams.video[0], opaque=True)
+        for source, stream in zip((first, second), container.streams, strict=True):
+            for packet in source.demux(source.streams.video[0]):
+                if packet.size:
+                    packet.stream = stream
+                    container.mux(packet)
+    target, result = run(tmp_path / "two.mkv", size=SizeOptions(scale=2))
+    assert result.differences == ()
+    assert "video stream 1 (h264) is copied as it is" in events.of("warning")[0]["message"]
+    with av.open(str(target)) as container:
+        assert [stream.width for stream in container.streams.video] == [128, 32]
+
+
+def test_a_change_of_the_pixel_format_is_refused(run: Run, tmp_path: Path) -> None:
+    parts = [write_clip(tmp_path / f"{form}.h264", pixel_format=form, count=6) for form in ("yuv420p", "yuv444p")]
+    (tmp_path / "both.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(UnsupportedInput, match=r"from yuv420p to yuv444p after 0\.\d+ s"):
+        run(tmp_path / "both.h264", "result.mp4", segment_frames=100)
+
+
 def test_a_still_film_costs_the_network_one_frame(run: Run, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mkv", count=30, still=True, encoder="ffv1", tick=Fraction(1, 1000))
     _, result = run(source)
