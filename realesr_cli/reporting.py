@@ -20,7 +20,7 @@ _BAR_FORMATS = {
     "frames": "{desc}: {n:.0f}/{total:.0f} frames |{bar}| {rate_fmt} {elapsed}<{remaining}{postfix}",
 }
 # Events that are the result of a command, not news of the way there.
-_ASKED_FOR = ("plan", "doctor", "compared")
+_ASKED_FOR = ("plan", "doctor", "compared", "evaluated")
 
 
 class Reporter(Protocol):
@@ -122,7 +122,7 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = "fetching {name} from {source}".format_map(fields)
         case "note" if verbose:
             text = fields["message"]
-        case "plan" | "doctor" | "compared":
+        case "plan" | "doctor" | "compared" | "evaluated":
             text = fields["text"]
         case "warning" | "failed":
             hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""
@@ -157,7 +157,7 @@ def _training_sentence(event: str, fields: dict[str, Any], verbose: bool) -> str
             return text.format_map(fields)
         case "step":
             return _step_line(fields)
-        case "metrics":
+        case "metrics" if "step" in fields:
             named = {"psnr_y_db": "PSNR {:.2f} dB", "ssim_y": "SSIM {:.4f}"}
             values = [form.format(fields["values"][name]) for name, form in named.items() if name in fields["values"]]
             return f"{fields['dataset']} at step {fields['step']}: {', '.join(values)} (luma)"

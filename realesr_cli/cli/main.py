@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from realesr_cli import __version__
-from realesr_cli.cli import compare, data, doctor, image, models, train, video
+from realesr_cli.cli import compare, data, doctor, eval, image, models, train, video
 from realesr_cli.errors import RealesrError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("compare")(compare.compare)
 app.add_typer(models.app, name="models", help="List, fetch, check and blend models.")
 app.add_typer(data.app, name="data", help="Make low-resolution pictures of clean ones, for training and tests.")
 app.command("train")(train.train)
+app.command("eval")(eval.evaluate)
 app.command("doctor")(doctor.doctor)
 
 

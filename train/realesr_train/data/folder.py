@@ -217,6 +217,10 @@ class LazyPicture:
     """(height, width), as the header says."""
     read: Callable[[], Picture]
     """Raises UnreadableInput, UnsupportedInput."""
+    origin: str
+    """The same for all crops and reduced copies of one picture, and for it itself."""
+    whole: "LazyPicture | None" = None
+    """Of a crop: the picture that it is cut out of."""
 
 
 def open_files(named: Sequence[tuple[Path, str]], *, smallest_px: int, reporter: Reporter) -> list[LazyPicture]:
@@ -224,7 +228,7 @@ def open_files(named: Sequence[tuple[Path, str]], *, smallest_px: int, reporter:
     found = survey([path for path, _ in named], smallest_px=smallest_px, reporter=reporter)
     sizes = dict(zip(found.usable, found.sizes_px, strict=True))
     return [
-        LazyPicture(name=name, size_px=sizes[path], read=partial(read_picture, path))
+        LazyPicture(name=name, size_px=sizes[path], read=partial(read_picture, path), origin=str(path))
         for path, name in named
         if path in sizes
     ]
