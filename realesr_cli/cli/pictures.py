@@ -1,4 +1,4 @@
-"""What `realesr image` and `realesr directory` share: flags to records, the model, failures counted."""
+"""What `realesr image`, `directory` and `video` share: flags to records, the model, failures counted."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ def upscalers(
     blend: str | None,
     offline: bool,
     dry_run: bool,
+    for_films: bool = False,
 ) -> Iterator[list[Upscaler]]:
     """Yields the model on each of the devices, and emits `model` events.
 
     None at all where it is not in the cache and `dry_run` forbids to fetch it; that is said. `blend` is `NAME:SHARE`.
+    `for_films`: of several models that can be had, a fast one.
     """
     other, share = _parse_blend(blend, model)
     from realesr_cli.device import find_device
@@ -44,9 +46,9 @@ def upscalers(
     if model == "auto" and denoise is not None:
         model = "realesr-general-x4v3"
     elif model == "auto" and dry_run:
-        model = auto.likely_model(device_type, offline=offline)
+        model = auto.likely_model(device_type, offline=offline, for_films=for_films)
     elif model == "auto":
-        model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter)
+        model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter, for_films=for_films)
     if dry_run and (missing := _not_cached(model, denoise, other)):
         _announce_download(missing, run)
         yield []
