@@ -117,23 +117,26 @@ _SENTENCES = {
 
 def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
     """The line that a person reads for an event, or None."""
+    text: str | None
     match event:
         case "begin" if verbose:
-            return "{input}: {width}x{height}".format_map(fields)
+            text = "{input}: {width}x{height}".format_map(fields)
         case "done" if "frames" in fields:
-            return _film_sentence(fields)
+            text = _film_sentence(fields)
         case "skipped" if verbose or not fields.get("reason"):
-            return "{input}: {output} is already there".format_map(fields)
+            text = "{input}: {output} is already there".format_map(fields)
         case "note" if verbose:
-            return str(fields["message"])
+            text = str(fields["message"])
         case "warning" | "failed":
             hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""
-            return f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
+            text = f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
         case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
-            return _summary_sentence(fields)
-    if event in _SENTENCES:
-        return _SENTENCES[event].format_map(fields)
-    return _training_sentence(event, fields, verbose)
+            text = _summary_sentence(fields)
+        case _ if event in _SENTENCES:
+            text = _SENTENCES[event].format_map(fields)
+        case _:
+            text = _training_sentence(event, fields, verbose)
+    return text
 
 
 def _summary_sentence(fields: dict[str, Any]) -> str:
