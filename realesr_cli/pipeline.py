@@ -132,6 +132,7 @@ def run_pipelines(
             )
         except BaseException as error:
             ended = error
+            stop.set()  # at once: the caller's thread may be long in a report
         news.put(_Finished(ended))
 
     reports: dict[int, Callable[[], None]] = {}

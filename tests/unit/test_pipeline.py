@@ -242,11 +242,18 @@ def test_one_bad_item_stops_none_of_several_workers(stage: str) -> None:
 @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()])
 @pytest.mark.parametrize("stage", ["load", "work", "save"])
 def test_what_stops_one_worker_stops_all(stage: str, error: BaseException) -> None:
-    run = Workers(1000, 3, **{stage: _fail_at(7, error)})
+    fail = _fail_at(7, error)
+
+    def work(item: int) -> None:
+        time.sleep(0.002)  # or a worker could take all items before another thread has its turn
+        if stage == "work":
+            fail(item)
+
+    run = Workers(1000, 3, **({"work": work} if stage == "work" else {"work": work, stage: fail}))
     with pytest.raises(type(error)):
         run()
     assert threading.active_count() == 1
-    assert run.done == sorted(run.done) and len(run.done) < 100
+    assert run.done == sorted(run.done) and len(run.done) < 300
 
 
 def test_on_error_may_stop_all_workers() -> None:
