@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from realesr_cli.alpha import flatten, is_opaque
 from realesr_cli.atomic import NAME_BYTES, output_error
 from realesr_cli.errors import (
@@ -21,6 +23,8 @@ from realesr_cli.errors import (
     RealesrError,
     UsageError,
 )
+from realesr_cli.faces.detect import facts
+from realesr_cli.faces.enhance import FaceEnhancer, RestoredFace
 from realesr_cli.image_formats import FORMATS, WRITABLE_SUFFIXES, check_can_hold, format_of, result_suffix
 from realesr_cli.image_io import Image, Pixels, encode_image, read_image, write_image
 from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
@@ -158,8 +162,9 @@ def run_jobs(
     fail: Callable[[ImageJob, RealesrError], None],
     done: Callable[[ImageJob], None],
     accept: InputOptions | None = None,
+    faces: FaceEnhancer | None = None,
 ) -> None:
-    """Enlarges every job's picture; reading and writing overlap with the network.
+    """Enlarges every job's picture; reading and writing overlap with the network. `faces` restores those in it.
 
     `done` and `fail` are called for each job, in order. The run goes on after a failed file unless `fail` raises.
     """
@@ -177,7 +182,8 @@ def run_jobs(
         started[job.id] = time.monotonic()
         reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height)
         size = target_size(height, width)
-        yield from upscaler.bands(image.pixels, size=size, alpha_mode=output.alpha_mode, label=job.source.name)
+        bands = upscaler.bands(image.pixels, size=size, alpha_mode=output.alpha_mode, label=job.source.name)
+        yield from bands if faces is None else _with_faces(bands, job, image.pixels, size, faces, output, reporter)
 
     def save(job: ImageJob, image: Image, bands: Iterator[Pixels]) -> tuple[int, int]:
         size = target_size(*image.pixels.shape[:2])
@@ -204,6 +210,45 @@ def run_jobs(
         done(job)
 
     run_pipeline(jobs, load=load, work=work, save=save, on_done=on_done, on_error=fail)
+
+
+def _with_faces(
+    bands: Iterator[Pixels],
+    job: ImageJob,
+    pixels: Pixels,
+    size: tuple[int, int],
+    faces: FaceEnhancer,
+    output: OutputOptions,
+    reporter: Reporter,
+) -> Iterator[Pixels]:
+    """The bands of a picture's enlargement to `size` with its faces restored."""
+    found = faces.find(pixels)
+    restored = faces.restore(pixels, found)
+    reporter.emit("faces", id=job.id, input=str(job.source), faces=[facts(face) for face in found])
+    if not restored:
+        yield from bands
+        return
+    if faces.options.save_folder is not None:
+        _save_faces(restored, faces.options.save_folder, job, pixels.dtype, output)
+    paste = faces.pasting(restored, pixels.shape[:2], size)
+    top = 0
+    for band in bands:
+        rows = band.copy()  # its memory may be the engine's
+        paste(rows, top)
+        yield rows
+        top += len(rows)
+
+
+def _save_faces(
+    restored: Sequence[RestoredFace], folder: Path, job: ImageJob, dtype: np.dtype[Any], output: OutputOptions
+) -> None:
+    """Writes NAME_face1.png, ...: before on the left, after on the right. Raises: OutputError."""
+    _prepare_folder(folder)
+    stem = "stdout" if job.target == STANDARD else job.target.stem
+    for number, face in enumerate(restored, 1):
+        pair = np.concatenate((face.before, face.after), axis=1)
+        pixels = pair if dtype == np.uint16 else ((pair.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        write_image(folder / _name(stem, f"_face{number}.png"), Image(pixels=pixels), overwrite=output.overwrite)
 
 
 def without_finished(jobs: Sequence[ImageJob], reporter: Reporter) -> tuple[ImageJob, ...]:

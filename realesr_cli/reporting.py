@@ -101,6 +101,10 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
     match event:
         case "model":
             text = "{name} (x{scale}) on {device}, {precision}: {reason}".format_map(fields)
+        case "restorer":
+            text = "faces by {name} on {device}, {precision}; licence: {licence}".format_map(fields)
+        case "faces":
+            text = _faces_sentence(fields)
         case "begin" if verbose:
             text = "{input}: {width}x{height}".format_map(fields)
         case "done":
@@ -121,6 +125,16 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
         case _:
             text = _training_sentence(event, fields, verbose)
     return text
+
+
+def _faces_sentence(fields: dict[str, Any]) -> str:
+    """`photo.jpg: 2 faces restored, 1 left alone (small)`"""
+    refused = [face["refused"] for face in fields["faces"] if face["refused"]]
+    restored = len(fields["faces"]) - len(refused)
+    alone = f"{len(refused)} left alone ({', '.join(dict.fromkeys(refused))})" if refused else ""
+    if not restored:
+        return f"{fields['input']}: no face restored, {alone}" if alone else f"{fields['input']}: no face found"
+    return f"{fields['input']}: {restored} face{'s' * (restored > 1)} restored" + (f", {alone}" if alone else "")
 
 
 def _training_sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:

@@ -8,6 +8,7 @@ import typer
 
 from realesr_cli import auto, catalog, weights
 from realesr_cli.cli import flags
+from realesr_cli.cli.faces import face_options_of, not_cached_for_faces
 from realesr_cli.cli.run import Run, report_failure, running
 from realesr_cli.errors import ModelNotFound, RealesrError, UnreadableInput, UsageError
 from realesr_cli.options import (
@@ -69,6 +70,14 @@ def image(
     alpha_mode: Annotated[
         str, typer.Option("--alpha-mode", help="Alpha through the network (model) or bicubic (resize).")
     ] = "model",
+    face_enhance: flags.FaceEnhance = False,
+    face_strength: flags.FaceStrength = None,
+    face_model: flags.FaceModel = None,
+    only_center_face: flags.OnlyCenterFace = False,
+    face_min_size: flags.FaceMinSize = None,
+    face_threshold: flags.FaceThreshold = None,
+    save_faces: flags.SaveFaces = None,
+    accept_license: flags.AcceptLicense = False,
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", help="Refuse pictures that claim to have more pixels.")
     ] = MAX_PIXELS,
@@ -99,23 +108,26 @@ def image(
             background=None if background is None else parse_colour(background),
             alpha_mode=cast(AlphaMode, alpha_mode),
         )
+        face_options = face_options_of(
+            face_enhance,
+            strength=face_strength,
+            model=face_model,
+            only_center_face=only_center_face or None,
+            min_size_px=face_min_size,
+            threshold=face_threshold,
+            save_folder=save_faces,
+        )
         if json and output == STANDARD:
             raise UsageError("--json and -o - both write to stdout", hint="give -o a file")
         sources = _present(inputs, run, fail_fast)
 
         from realesr_cli.device import find_device
+        from realesr_cli.faces.enhance import FaceEnhancer, load_parts
         from realesr_cli.image_jobs import HOPELESS, ImageJob, describe_jobs, plan_jobs, run_jobs, without_finished
         from realesr_cli.models.architectures import load_model
         from realesr_cli.upscaler import Upscaler
 
-        device_type = find_device(device).type
-        reason = ""
-        if model == "auto" and denoise is not None:
-            model = "realesr-general-x4v3"
-        elif model == "auto" and dry_run:
-            model = auto.likely_model(device_type, offline=offline)
-        elif model == "auto":
-            model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter)
+        model, reason = _chosen_model(model, denoise, find_device(device).type, run, dry_run=dry_run, offline=offline)
 
         def fail(job: ImageJob, error: RealesrError) -> None:
             alone = len(inputs) == 1 or isinstance(error, HOPELESS)
@@ -125,7 +137,7 @@ def image(
         def done(job: ImageJob) -> None:
             run.summary["done"] += 1
 
-        if dry_run and (missing := _not_cached(model, denoise)):
+        if dry_run and (missing := _not_cached(model, denoise) + not_cached_for_faces(face_options)):
             _announce_download(missing, run)
             return
         scale = _known_scale(model)
@@ -135,6 +147,9 @@ def image(
                 without_finished(jobs, run.reporter)
                 run.summary["skipped"] = len(jobs)
                 return
+        parts = None
+        if face_options is not None and not dry_run:
+            parts = load_parts(face_options, offline=offline, accept_licence=accept_license, reporter=run.reporter)
         loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
         jobs = plan_jobs(sources, output, size, loaded.scale, output_options)
         if skip_existing:
@@ -143,6 +158,12 @@ def image(
             run.summary["skipped"] = planned - len(jobs)
         with Upscaler(loaded, device=device_options, tile=tile_options, reporter=run.reporter) as upscaler:
             upscaler.announce(reason)
+            faces = None
+            if face_options is not None and parts is not None:
+                faces = FaceEnhancer(
+                    *parts, options=face_options, device=device_options, enlarge=upscaler, reporter=run.reporter
+                )
+                run.reporter.emit("restorer", **faces.facts())
             if dry_run:
                 describe_jobs(
                     jobs,
@@ -163,7 +184,21 @@ def image(
                     reporter=run.reporter,
                     fail=fail,
                     done=done,
+                    faces=faces,
                 )
+
+
+def _chosen_model(
+    model: str, denoise: float | None, device_type: str, run: Run, *, dry_run: bool, offline: bool
+) -> tuple[str, str]:
+    """The model that `-m` means, and why if that was not said."""
+    if model != "auto":
+        return model, ""
+    if denoise is not None:
+        return "realesr-general-x4v3", ""
+    if dry_run:
+        return auto.likely_model(device_type, offline=offline), ""
+    return auto.choose_model(device_type, offline=offline, reporter=run.reporter)
 
 
 def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:
