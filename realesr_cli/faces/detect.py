@@ -210,7 +210,8 @@ def _turned(landmarks: Points, quarters: int) -> Points:
     """The points, turned by quarters of a circle about their middle."""
     middle = landmarks.mean(0)
     turn: Points = np.linalg.matrix_power(np.array([[0.0, -1], [1, 0]]), quarters)
-    return (landmarks - middle) @ turn.T + middle
+    turned: Points = (landmarks - middle) @ turn.T + middle
+    return turned
 
 
 def _shared(one: Box, other: Box) -> float:

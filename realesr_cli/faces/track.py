@@ -19,7 +19,7 @@ _OTHER_FACE = 0.7
 _SCORE_SLACK, _SIZE_SLACK, _YAW_SLACK_DEG = 0.2, 0.8, 10.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Track:
     seen: Points
     """Landmarks in the last frame, as found."""
