@@ -41,9 +41,7 @@ Tile = Annotated[
         help="Side of a tile in input pixels, from 16: small needs less memory and more time; default: as fits.",
     ),
 ]
-FaceEnhance = Annotated[
-    bool, typer.Option("--face-enhance", help="Restore faces with a network of their own (see --face-model).")
-]
+FaceEnhance = Annotated[bool, typer.Option("--face-enhance", help="Restore faces with a network of their own.")]
 FaceStrength = Annotated[
     float | None,
     typer.Option("--face-strength", help="0, the upscaled face, to 1, the restored one; default: 1."),

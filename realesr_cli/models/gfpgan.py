@@ -105,7 +105,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = _resized(_activated(self.conv1(x)), self._factor)
-        return _activated(self.conv2(y)).add_(self.skip(_resized(x, self._factor)))
+        # a 1x1 convolution without bias may go on either side of the resize: where there are fewer pixels
+        skip = _resized(self.skip(x), self._factor) if self._factor > 1 else self.skip(_resized(x, self._factor))
+        return _activated(self.conv2(y)) + skip
 
 
 class StyleDecoder(nn.Module):
@@ -164,11 +166,7 @@ class ConstantInput(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose input channels are scaled by a style and, if `normed`, its output channels back to norm 1.
-
-    Scaling weights for each picture, as the formula says, would need a convolution for each; scaling the maps before
-    and after one common convolution gives the same.
-    """
+    """A convolution whose input channels are scaled by a style and, if `normed`, its output channels back to norm 1."""
 
     def __init__(self, channels_in: int, channels_out: int, style: int, *, side: int, normed: bool) -> None:
         super().__init__()
@@ -181,18 +179,28 @@ class ModulatedConv(nn.Module):
         nn.init.ones_(self.modulation.bias)
         self._norms: Tensor | None = None
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """(N, in, H, W) of any dtype, (N, style) float32 -> (N, out, H, W) in the dtype of the weights."""
+    def forward(self, x: Tensor, style: Tensor, bias: Tensor, gain: float = 1.0) -> Tensor:
+        """gain * convolution + bias: (N, in, H, W) of any dtype, (N, style) -> (N, out, H, W) in the weights' dtype.
+
+        `bias` is (1, out, 1, 1); it and `style` are float32 whatever the weights are.
+        """
         kernel = self.weight.view(self.weight.shape[-4:])
+        dtype = kernel.dtype
         scale = self.modulation(style)
-        if not self._normed:
-            return _convolved(x, scale, kernel)
-        # the size of a style does not matter, for the norm is divided out again: so low precision cannot overflow
-        largest = scale.abs().amax(1, keepdim=True).clamp_min(1e-4)
-        scale = scale / largest
-        norms = _norms(kernel) if self._norms is None else self._norms
-        back = largest * torch.rsqrt(largest.square() * (scale.square() @ norms) + _EPSILON)
-        return _convolved(x, scale, kernel) * _maps(back, kernel.dtype)
+        back = torch.full((1, len(kernel)), gain, device=x.device)
+        if self._normed:
+            # the size of a style does not matter, for the norm is divided out again: so low precision cannot overflow
+            largest = scale.abs().amax(1, keepdim=True).clamp_min(1e-4)
+            scale = scale / largest
+            norms = _norms(kernel) if self._norms is None else self._norms
+            back = gain * largest * torch.rsqrt(largest.square() * (scale.square() @ norms) + _EPSILON)
+        x, padding = x.to(dtype), kernel.shape[2] // 2
+        if len(x) == 1:
+            own = (kernel * (back[0, :, None] * scale)[..., None, None]).to(dtype)
+            return F.conv2d(x, own, bias.flatten().to(dtype), padding=padding)
+        # scaling the maps around one common convolution gives the same as a convolution for each picture
+        y = F.conv2d(x * _maps(scale, dtype), kernel, padding=padding)
+        return y * _maps(back, dtype) + bias.to(dtype)
 
     def freeze(self) -> None:
         """Takes away the weights' axis of one, which keeps them from being channels_last, and computes their norms."""
@@ -211,8 +219,8 @@ class StyleConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, channels_out, 1, 1))
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-        y = self.modulated_conv(_resized(x, 2) if self._up else x, style) * 2**0.5
-        return _activated(y + (self.weight * noise + self.bias).to(y.dtype))
+        y = self.modulated_conv(_resized(x, 2) if self._up else x, style, self.bias, gain=2**0.5)
+        return _activated(y + (self.weight * noise).to(y.dtype))
 
 
 class ToRGB(nn.Module):
@@ -224,7 +232,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
 
     def forward(self, x: Tensor, style: Tensor, before: Tensor | None) -> Tensor:
-        picture = self.modulated_conv(x, style) + self.bias
+        picture: Tensor = self.modulated_conv(x, style, self.bias)
         return picture if before is None else picture + _resized(before, 2)
 
 
@@ -234,10 +242,6 @@ def _condition(channels_in: int, channels_out: int) -> nn.Sequential:
         nn.LeakyReLU(_SLOPE, inplace=True),
         nn.Conv2d(channels_in, channels_out, 3, padding=1),
     )
-
-
-def _convolved(x: Tensor, scale: Tensor, kernel: Tensor) -> Tensor:
-    return F.conv2d(x.to(kernel.dtype) * _maps(scale, kernel.dtype), kernel, padding=kernel.shape[2] // 2)
 
 
 def _maps(factors: Tensor, dtype: torch.dtype) -> Tensor:

@@ -138,7 +138,7 @@ def _alpha(portrait: Pixels) -> Pixels:
         ("at the edge.png", lambda p: p[:140, 60:], 1),
         ("tiny.png", lambda p: cv2.resize(p, (50, 45), interpolation=cv2.INTER_AREA), 1),
         ("too small.png", lambda p: cv2.resize(p, (30, 27), interpolation=cv2.INTER_AREA), 0),
-        ("rotated.png", lambda p: np.rot90(p), 1),
+        ("rotated.png", np.rot90, 1),
         ("16 bit.png", lambda p: p.astype(np.uint16) * 257, 1),
         ("grey.png", lambda p: cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)[..., None], 1),
         ("grey 16 bit.tif", lambda p: cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)[..., None].astype(np.uint16) * 257, 1),
@@ -146,13 +146,12 @@ def _alpha(portrait: Pixels) -> Pixels:
         ("none.png", lambda p: p[:40], 0),
     ],
 )
-@pytest.mark.parametrize("scale", ["2.5"])
 def test_only_faces_change(
-    name: str, change: Callable[[Pixels], Pixels], count: int, scale: str,
+    name: str, change: Callable[[Pixels], Pixels], count: int,
     realesr: Command, detector: Path, restorer: Path, model_file: Path, portrait: Pixels, tmp_path: Path,
 ) -> None:  # fmt: skip
     source = _saved(tmp_path / name, change(portrait))
-    common = ["image", source, "-m", model_file, "-s", scale, "--precision", "fp32", "--format", "png"]
+    common = ["image", source, "-m", model_file, "-s", "2.5", "--precision", "fp32", "--format", "png"]
     assert realesr(*common, "-o", tmp_path / "plain.png").status == 0
     done = realesr(*common, "-o", tmp_path / "faces.png", "--face-enhance", "--face-model", restorer, "--json")
     assert done.status == 0
@@ -166,10 +165,12 @@ def test_only_faces_change(
         return
     changed = (result != plain).any(axis=2)
     assert 0.01 < changed.mean() < 0.9
-    for face in restored:
-        x, y = np.mean(face["landmarks"], axis=0) * 2.5
+    middles = [np.mean(face["landmarks"], axis=0) * 2.5 for face in restored]
+    for x, y in middles:
         assert changed[round(y) - 3 : round(y) + 3, round(x) - 3 : round(x) + 3].mean() > 0.9
-        reach = 2.5 * 1.4 * max(face["box"]["bottom"] - face["box"]["top"], face["box"]["right"] - face["box"]["left"])
+    for (x, y), face in zip(middles, restored, strict=True):
+        points = np.array(face["landmarks"])
+        reach = 2.5 * 2.3 * np.hypot(*(points[:2].mean(0) - points[3:].mean(0)))  # in lengths from eyes to mouth
         rows, columns = np.ogrid[: plain.shape[0], : plain.shape[1]]
         changed[(rows - y) ** 2 + (columns - x) ** 2 < reach**2] = False
     assert not changed.any()
@@ -202,7 +203,8 @@ def test_runs_repeat_exactly_and_strength_is_real(
         ("one", ["--face-enhance", "--face-model", restorer]),
         ("again", ["--face-enhance", "--face-model", restorer]),
     ):
-        assert realesr("image", source, "-m", model_file, "-o", tmp_path / f"{name}.png", *flags).status == 0
+        common = ("image", source, "-m", model_file, "--precision", "fp32")
+        assert realesr(*common, "-o", tmp_path / f"{name}.png", *flags).status == 0
         pixels[name] = read_image(tmp_path / f"{name}.png").pixels.astype(int)
     assert np.array_equal(pixels["plain"], pixels["zero"])
     assert np.array_equal(pixels["one"], pixels["again"])
@@ -213,17 +215,8 @@ def test_faces_are_kept_before_and_after(
     realesr: Command, detector: Path, restorer: Path, model_file: Path, portrait: Pixels, tmp_path: Path
 ) -> None:
     source = _saved(tmp_path / "two.png", _two(portrait))
-    run = (
-        "image",
-        source,
-        "-m",
-        model_file,
-        "--face-enhance",
-        "--face-model",
-        restorer,
-        "--save-faces",
-        tmp_path / "f",
-    )
+    common = ("image", source, "-m", model_file, "--precision", "fp32")
+    run = (*common, "--face-enhance", "--face-model", restorer, "--save-faces", tmp_path / "f")
     assert realesr(*run).status == 0
     kept = sorted((tmp_path / "f").iterdir())
     assert [path.name for path in kept] == ["two_x4_face1.png", "two_x4_face2.png"]
