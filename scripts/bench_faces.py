@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -53,8 +52,11 @@ def restoring(model: LoadedModel, precision: str, count: int) -> Callable[[], ob
     inference = Inference(model, choice, NULL)
     batch = np.random.default_rng(0).integers(0, 65536, (count, 512, 512, 3), np.uint16)
     kept = [Box(0, 0, 512, 512)] * count
-    start = partial(inference.start, batch, kept, 65535, precise=False, on_step=lambda share: None)
-    return lambda: start()()
+
+    def run() -> object:
+        return inference.start(batch, kept, 65535, precise=False, on_step=lambda share: None)()
+
+    return run
 
 
 def plain(model: LoadedModel) -> Callable[[], object]:
