@@ -134,9 +134,8 @@ class FaceDetector:
         """The face at these landmarks, looked at again from near; None if it is not seen there."""
         best = 0.0
         start = landmarks
-        for quarter in range(
-            4
-        ):  # lying and standing on its head, a face is found, but with the points of an upright one
+        # of a face that lies or stands on its head, the first look saw an upright one
+        for quarter in range(4):
             seen = self._look_near(picture, _turned(start, quarter), _FIRST_REFINED_PX, mirrored=False)
             if seen is not None and seen[1] > best:
                 landmarks, best = seen
