@@ -2,8 +2,9 @@
 
 import errno
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,10 +14,26 @@ NAME_BYTES = 255
 """Longest file name of the usual file systems, in bytes; the temporary name must not be the one that breaks it."""
 
 
+_TEMPORARY = re.compile(r"\.(.+)\.\d+\.part(\.[^.]+|)", re.DOTALL)
+
+
 def _temporary_name(path: Path) -> Path:
     end = f".{os.getpid()}.part{path.suffix}"
     stem = os.fsencode(path.stem)[: NAME_BYTES - len(os.fsencode(end)) - 1]
     return path.with_name(f".{stem.decode(errors='ignore')}{end}")
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Removes the temporary files that a killed process has left of these paths, which nobody else may be writing."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, wanted in names.items():
+        with suppress(OSError):
+            for entry in list(os.scandir(folder)):
+                found = _TEMPORARY.fullmatch(entry.name)
+                if found and found[1] + found[2] in wanted:
+                    Path(entry.path).unlink(missing_ok=True)
 
 
 @contextmanager

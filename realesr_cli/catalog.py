@@ -67,7 +67,6 @@ _MIRROR = "https://huggingface.co/leonelhs/realesrgan/resolve/6907f85a9095e201ec
 _KAIR = "https://github.com/cszn/KAIR/releases/download/v1.0"
 _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download"
 _TORCHVISION = "https://download.pytorch.org/models"
-_LPIPS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1"
 _GFPGAN_LICENCE = "Apache-2.0, but parts of StyleGAN2 (NVIDIA, non-commercial) and DFDNet (CC BY-NC-SA 4.0)"
 
 _WHEEL = WheelSource(
@@ -166,26 +165,18 @@ def _face_restorer(version: str, *urls: str, sha256: str, size_bytes: int | None
 
 
 def _metric(
-    name: str,
-    url: str,
-    *,
-    sha256: str,
-    size_bytes: int | None,
-    architecture: str,
-    description: str,
-    licence: str = "BSD-3-Clause",
-    file_name: str | None = None,
+    name: str, url: str, *, sha256: str, size_bytes: int | None, architecture: str, description: str
 ) -> CatalogEntry:
     return CatalogEntry(
         name=name,
         kind="metric",
-        file_name=file_name or url.rpartition("/")[2],
+        file_name=url.rpartition("/")[2],
         urls=(url,),
         sha256=sha256,
         size_bytes=size_bytes,
         scale=1,
         architecture=architecture,
-        licence=licence,
+        licence="BSD-3-Clause",
         description=description,
         aliases=(),
     )
@@ -397,7 +388,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         size_bytes=553_433_881,
         architecture="VGG16",
-        description="trunk of LPIPS vgg",
+        description="backbone of LPIPS-vgg",
     ),
     _metric(
         "alexnet",
@@ -405,7 +396,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
         size_bytes=244_408_911,
         architecture="AlexNet",
-        description="trunk of LPIPS alex",
+        description="backbone of LPIPS-alex",
     ),
     _metric(
         "squeezenet1.1",
@@ -413,46 +404,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         sha256="b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
         size_bytes=None,
         architecture="SqueezeNet 1.1",
-        description="trunk of LPIPS squeeze",
-    ),
-    _metric(
-        "lpips-alex",
-        f"{_LPIPS}/alex.pth",
-        file_name="lpips-v0.1-alex.pth",
-        sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-        size_bytes=6_009,
-        architecture="LPIPS head",
-        licence="BSD-2-Clause",
-        description="linear head of LPIPS alex",
-    ),
-    _metric(
-        "lpips-vgg",
-        f"{_LPIPS}/vgg.pth",
-        file_name="lpips-v0.1-vgg.pth",
-        sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-        size_bytes=7_289,
-        architecture="LPIPS head",
-        licence="BSD-2-Clause",
-        description="linear head of LPIPS vgg",
-    ),
-    _metric(
-        "lpips-squeeze",
-        f"{_LPIPS}/squeeze.pth",
-        file_name="lpips-v0.1-squeeze.pth",
-        sha256="4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
-        size_bytes=10_811,
-        architecture="LPIPS head",
-        licence="BSD-2-Clause",
-        description="linear head of LPIPS squeeze",
-    ),
-    _metric(
-        "niqe",
-        "https://github.com/XPixelGroup/BasicSR/raw/master/basicsr/metrics/niqe_pris_params.npz",
-        sha256="2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
-        size_bytes=11_850,
-        architecture="NIQE",
-        licence="Apache-2.0",
-        description="pristine model of NIQE",
+        description="backbone of LPIPS-squeeze",
     ),
 )
 

@@ -99,7 +99,8 @@ class _Graph:
         with torch.cuda.stream(stream):
             function(self._x)  # libraries set themselves up for this stream, which cannot be recorded
         torch.cuda.current_stream(x.device).wait_stream(stream)
-        with torch.cuda.graph(self._graph, stream=stream):
+        # other threads may meanwhile do what they like on their own devices
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._y = function(self._x)
 
     def __call__(self, x: Tensor) -> Tensor:

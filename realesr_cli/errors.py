@@ -88,7 +88,7 @@ class DeviceUnavailable(DeviceError):
 
 
 class OutOfMemory(DeviceError):
-    """Not even the smallest tile fits."""
+    """Not even the smallest tile, a picture to degrade, or a training step fits."""
 
 
 class NonFiniteOutput(DeviceError):

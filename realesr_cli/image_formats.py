@@ -24,6 +24,8 @@ class Format:
     largest_side_px: int | None = None
     """What the format, or the library that writes it, allows."""
     smallest_side_px: int = 1
+    palette: bool = False
+    """256 colours at most."""
 
 
 FORMATS = (
@@ -40,13 +42,28 @@ FORMATS = (
     Format(name="tif", suffixes=(".tif", ".tiff"), deep=True),
     Format(name="bmp", suffixes=(".bmp",)),
     Format(name="avif", suffixes=(".avif",), deep=True, lossy=True, largest_side_px=65_536),
+    Format(
+        name="gif",
+        suffixes=(".gif",),
+        grey=False,
+        lossy=True,
+        can_be_lossless=False,
+        largest_side_px=65_535,
+        palette=True,
+    ),
     Format(name="jp2", suffixes=(".jp2",), deep=True, lossy=True, smallest_side_px=32),
     Format(name="ppm", suffixes=(".ppm",), alpha=False, deep=True, grey=False),
     Format(name="pgm", suffixes=(".pgm",), alpha=False, deep=True, colour=False),
     Format(name="pnm", suffixes=(".pnm",), alpha=False, deep=True),
 )
+ANIMATED = ("gif", "png", "webp", "avif")
+"""The formats, read and written, that can hold animations."""
 WRITABLE_SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 """Suffixes, in lower case, of the files that realesr writes."""
+FULL_COLOUR_SUFFIXES = tuple(suffix for kind in FORMATS if not kind.palette for suffix in kind.suffixes)
+"""Those of them that can hold any photograph."""
+READABLE_SUFFIXES = (*WRITABLE_SUFFIXES, ".pbm", ".pam", ".j2k", ".avifs", ".apng", ".dib")
+"""Those that pictures are known by in a folder, where not every file is one."""
 
 
 def format_of(path: Path) -> Format:
@@ -89,8 +106,13 @@ def check_can_hold(path: Path, channels: int, size: tuple[int, int] | None = Non
         raise UnsupportedInput(f"{path} cannot hold colours", hint="write a .ppm or .png instead with -o", path=path)
 
 
-def result_suffix(source: Path) -> str:
-    """The suffix of a result without a name of its own: its input's where realesr writes such files, else .png."""
+def result_suffix(source: Path, *, animated: bool = False) -> str:
+    """The suffix of a result without a name of its own: its input's where realesr writes such files, else .png.
+
+    A GIF file stays one only if it is `animated`: single pictures need not be reduced to 256 colours again.
+    """
     if source.suffix.lower() == ".pbm":
         return ".pgm"  # an enlargement of black and white has greys between
+    if source.suffix.lower() == ".gif" and not animated:
+        return ".png"
     return source.suffix if source.suffix.lower() in WRITABLE_SUFFIXES else ".png"

@@ -106,7 +106,8 @@ def _webp(data: bytes) -> Header | None:
     """RFC 9649, section 2.7, and for the two kinds of pixels RFC 6386, section 9.1, and RFC 9649, section 3.4."""
     chunks = list(riff_chunks(data))
     kinds = [kind for kind, _, _ in chunks]
-    lossless = b"VP8L" in kinds
+    pixels = [data[start + 16 : start + 20] if kind == b"ANMF" else kind for kind, start, _ in chunks]
+    lossless = b"VP8L" in pixels and b"VP8 " not in pixels and b"ALPH" not in pixels
     frames = max(1, kinds.count(b"ANMF"))
     match kinds[0]:
         case b"VP8X":

@@ -5,7 +5,7 @@ BGR, OpenCV's channel order, exists only in this file.
 
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr_cli import boxes, cmyk, tiff
+from realesr_cli.alpha import is_opaque
 from realesr_cli.atomic import replacing
 from realesr_cli.containers import lost, read_metadata, write_metadata
 from realesr_cli.errors import EncodeFailed, OutputExists, UnreadableInput, UnsupportedInput
+from realesr_cli.gif import write_gif
 from realesr_cli.image_formats import Format, check_can_hold, format_of
 from realesr_cli.image_header import Header, read_header, sniff
 from realesr_cli.metadata import Metadata, orientation, profile_fits
@@ -30,7 +32,7 @@ from realesr_cli.row_writers import ROW_WRITERS
 Pixels = NDArray[Any]
 
 _AVIF_BITS = 12
-_DEFAULT_QUALITY = 95
+DEFAULT_QUALITY = 95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +46,10 @@ class Image:
     metadata: Metadata = field(default_factory=Metadata)
     lossless: bool = False
     """It comes from a WebP file that holds its pixels exactly, and goes into such a one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pixels.shape
 
     def replace(self, pixels: Pixels) -> "Image":
         """The same picture with other pixels; the metadata follows their size."""
@@ -83,11 +89,11 @@ def read_image(
 
     Raises: UnreadableInput, UnsupportedInput (more pixels than `max_pixels`, floating point).
     """
-    path, data = _load(source)
+    path, data = load_bytes(source)
     name = name or str(path or "picture")
-    header = _checked_header(data, name, path, max_pixels)
+    header = checked_header(data, name, path, max_pixels)
     pixels, damage = _decode(_as_stored(data, header), header, name, path)
-    if header.frames > 1 and pixels.shape[2] == 4 and (pixels[..., 3] == np.iinfo(pixels.dtype).max).all():
+    if header.frames > 1 and pixels.shape[2] == 4 and is_opaque(pixels):
         pixels = pixels[..., :3]  # animations are decoded with an alpha channel, whether they have one or not
     if (
         header.format == "tif"
@@ -105,7 +111,7 @@ def read_image(
     else:
         # the TIFF decoder turns by itself, the others leave it to us
         turn = 1 if header.format == "tif" else orientation(found.exif)
-    pixels = _upright(_swap_channels(pixels), turn)
+    pixels = upright(swap_channels(pixels), turn)
     metadata = found.for_result(*pixels.shape)
     if damage:
         reporter.emit(
@@ -136,18 +142,22 @@ def write_image(
     quality: int | None = None,
     lossless: bool = False,
     reporter: Reporter = NULL,
+    on_complete: Callable[[Path], None] = lambda temporary: None,
 ) -> None:
     """Writes a picture in the format that the suffix names, whole or not at all. Parameters as in `encode_image`.
 
     PNG, TIFF and PNM files are written row by row; for the other formats the whole picture is gathered first.
+    `on_complete` is told the temporary file when it is complete, just before it gets its name.
 
     Raises: OutputExists, UnsupportedInput, EncodeFailed, DiskFull, OutputError.
     """
     path = Path(path)
     if not overwrite and (path.exists() or path.is_symlink()):
         raise OutputExists(f"{path} is already there", hint="overwrite=True (--overwrite) replaces it", path=path)
-    with replacing(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
-        _encode_into(file, path, _rows(image), quality, lossless, reporter)
+    with replacing(path, overwrite=overwrite) as temporary:
+        with temporary.open("wb") as file:
+            _encode_into(file, path, _rows(image), quality, lossless, reporter)
+        on_complete(temporary)
 
 
 def encode_image(
@@ -191,21 +201,32 @@ def _encode_into(
     check_can_hold(path, channels)
     shape = (height, width, 3 if channels == 1 and not kind.grey else channels)
     dtype = rows.dtype if kind.deep else np.dtype(np.uint8)
-    metadata = _metadata_held(path, kind, rows.metadata, shape[2], reporter)
-    held = (_as_held(band, kind) for band in rows.bands)
+    metadata = metadata_held(path, kind, rows.metadata, shape[2], reporter)
+    held = (as_held(band, kind) for band in rows.bands)
+    if kind.name == "gif":
+        write_gif(file, height, width, [0], 1, [join_bands(held, shape, dtype)])
+        return
     if kind.name in ROW_WRITERS:
         ROW_WRITERS[kind.name](file, shape, dtype, held, metadata)
         return
-    whole, top = np.empty(shape, dtype), 0
-    for band in held:
-        whole[top : top + band.shape[0]] = _swap_channels(band)
-        top += band.shape[0]
+    whole = join_bands(map(swap_channels, held), shape, dtype)
     lossless = lossless or (rows.lossless and kind.name == "webp" and quality is None)
     parameters = _parameters(kind, quality, lossless, deep=dtype == np.uint16)
     file.write(write_metadata(kind.name, _encode(path, kind, whole, metadata, parameters), metadata))
 
 
-def _metadata_held(path: Path, kind: Format, metadata: Metadata, channels: int, reporter: Reporter) -> Metadata:
+def join_bands(bands: Iterable[Pixels], shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Pixels:
+    """(H, W, C) of its rows from top to bottom; of `bands` no more is taken than it needs."""
+    whole, top = np.empty(shape, dtype), 0
+    for band in bands:
+        whole[top : top + band.shape[0]] = band
+        top += band.shape[0]
+        if top == shape[0]:
+            break
+    return whole
+
+
+def metadata_held(path: Path, kind: Format, metadata: Metadata, channels: int, reporter: Reporter) -> Metadata:
     """What a file of this format can hold of `metadata`; a `warning` event names the rest."""
     held = metadata
     if metadata.icc and not profile_fits(metadata.icc, 1 if channels == 1 else 3):
@@ -225,7 +246,7 @@ def _metadata_held(path: Path, kind: Format, metadata: Metadata, channels: int, 
     return held
 
 
-def _checked_header(data: bytes, name: str, path: Path | None, max_pixels: int) -> Header:
+def checked_header(data: bytes, name: str, path: Path | None, max_pixels: int) -> Header:
     """Raises: UnreadableInput, UnsupportedInput."""
     if not data:
         raise UnreadableInput(f"cannot read {name}: the file is empty", path=path)
@@ -248,7 +269,7 @@ def _decode(data: bytes, header: Header, name: str, path: Path | None) -> tuple[
 
     Raises: UnreadableInput, UnsupportedInput.
     """
-    with _silent_codecs(), codec_messages() as messages:
+    with silent_codecs(), codec_messages() as messages:
         try:
             # unlike imdecode this gives nothing, rather than half a picture, where a JPEG file is cut off
             pixels, _, _ = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
@@ -268,7 +289,7 @@ def _decode(data: bytes, header: Header, name: str, path: Path | None) -> tuple[
             f"{name} has {pixels.shape[2]} channels", hint="convert it to grey, RGB or RGBA first", path=path
         )
     damage = any(line.startswith(("Corrupt", "Premature", "libpng error")) for line in messages)
-    return _full_range(pixels, header.white), damage
+    return full_range(pixels, header.white), damage
 
 
 def _as_stored(data: bytes, header: Header) -> bytes:
@@ -290,17 +311,17 @@ def _from_inks(data: bytes, pixels: Pixels, header: Header, icc: bytes) -> tuple
     if header.format == "jpg":
         transform = cmyk.adobe_transform(data)
         wrapped = cmyk.tiff_around(data, header.height, header.width)
-        with _silent_codecs(), codec_messages():
+        with silent_codecs(), codec_messages():
             stored = cv2.imdecode(np.frombuffer(wrapped, np.uint8), cv2.IMREAD_UNCHANGED)
         if stored is None or stored.shape != (*pixels.shape[:2], 4) or transform is None:
             return pixels, False
-        inks = cmyk.inks_of_jpeg(_swap_channels(stored), transform)
+        inks = cmyk.inks_of_jpeg(swap_channels(stored), transform)
     elif pixels.shape[2] == 4:
-        inks = _swap_channels(pixels)
+        inks = swap_channels(pixels)
     else:
         return pixels, False
     rgb, exact = cmyk.to_srgb(inks, icc)
-    return _swap_channels(rgb), exact
+    return swap_channels(rgb), exact
 
 
 def _divided_by_alpha(pixels: Pixels) -> Pixels:
@@ -311,7 +332,7 @@ def _divided_by_alpha(pixels: Pixels) -> Pixels:
     return np.concatenate((colour.astype(pixels.dtype), pixels[..., 3:]), axis=2)
 
 
-def _full_range(pixels: Pixels, white: int | None) -> Pixels:
+def full_range(pixels: Pixels, white: int | None) -> Pixels:
     """Stretches 10 bits in a 16-bit array, and the like, so that `white` becomes the dtype's greatest value."""
     top = int(np.iinfo(pixels.dtype).max)
     if white is None or white >= top or white < 1:
@@ -331,7 +352,7 @@ def _report(header: Header, found: Metadata, name: str, reporter: Reporter) -> N
         reporter.emit("note", message=f"{name}: {', '.join(found.dropped)} is not carried over")
 
 
-def _as_held(pixels: Pixels, kind: Format) -> Pixels:
+def as_held(pixels: Pixels, kind: Format) -> Pixels:
     """The pixels with the depth and the channels that the format has."""
     if pixels.dtype == np.uint16 and not kind.deep:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -343,7 +364,7 @@ def _as_held(pixels: Pixels, kind: Format) -> Pixels:
 
 def _parameters(kind: Format, quality: int | None, lossless: bool, *, deep: bool) -> list[int]:
     """How OpenCV's encoder is asked for it."""
-    chosen = 100 if lossless else quality or _DEFAULT_QUALITY
+    chosen = 100 if lossless else quality or DEFAULT_QUALITY
     if kind.name == "webp" and lossless:
         return [cv2.IMWRITE_WEBP_LOSSLESS_MODE, cv2.IMWRITE_WEBP_LOSSLESS_PRESERVE_COLOR]
     # thousandths of the uncompressed size; 1000 is without loss, and the rule unless a quality is asked for
@@ -368,7 +389,7 @@ def _encode(path: Path, kind: Format, pixels: Pixels, metadata: Metadata, parame
             (cv2.IMAGE_METADATA_ICCP, metadata.icc),
         ]
     present = [(number, np.frombuffer(blob, np.uint8)) for number, blob in blobs if blob]
-    with _silent_codecs():
+    with silent_codecs():
         try:
             done, data = cv2.imencodeWithMetadata(
                 kind.suffixes[0], pixels, [n for n, _ in present], [b for _, b in present], parameters
@@ -383,7 +404,8 @@ def _encode(path: Path, kind: Format, pixels: Pixels, metadata: Metadata, parame
     return encoded
 
 
-def _load(source: Path | str | bytes) -> tuple[Path | None, bytes]:
+def load_bytes(source: Path | str | bytes) -> tuple[Path | None, bytes]:
+    """The path of a file, if there is one, and its bytes. Raises: UnreadableInput."""
     if isinstance(source, bytes):
         return None, source
     path = Path(source)
@@ -404,7 +426,7 @@ def _what_is_it(data: bytes) -> str:
     return "it is not a picture of a known format"
 
 
-def _upright(pixels: Pixels, turn: int) -> Pixels:
+def upright(pixels: Pixels, turn: int) -> Pixels:
     """Applies an EXIF orientation (CIPA DC-008, tag 0x0112): 5 to 8 exchange the axes, then mirror."""
     if turn in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
@@ -415,7 +437,7 @@ def _upright(pixels: Pixels, turn: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _swap_channels(pixels: Pixels) -> Pixels:
+def swap_channels(pixels: Pixels) -> Pixels:
     """RGB <-> BGR, alpha staying last; grey as it is."""
     code = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(pixels.shape[2])
     pixels = np.ascontiguousarray(pixels)
@@ -431,7 +453,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _silent_codecs() -> Iterator[None]:
+def silent_codecs() -> Iterator[None]:
     """OpenCV prints its own view of every damaged file; ours is in the error."""
     before = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -1,19 +1,23 @@
-"""Picture files in, enlarged picture files out: which file becomes which, and the run over all of them."""
+"""Picture files in, enlarged picture files out: what is done to each, and the run over all of them."""
 
 import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
+import torch
 
 from realesr_cli.alpha import flatten, is_opaque
-from realesr_cli.atomic import NAME_BYTES, output_error
+from realesr_cli.animation import Animation, bytes_at_once, encode_animation, read_animation, write_animation
+from realesr_cli.atomic import output_error
+from realesr_cli.device import free_memory_bytes
 from realesr_cli.errors import (
     DeviceUnavailable,
     DiskFull,
@@ -21,294 +25,329 @@ from realesr_cli.errors import (
     OutputError,
     OutputExists,
     RealesrError,
+    UnsupportedInput,
     UsageError,
 )
-from realesr_cli.faces.detect import facts
-from realesr_cli.faces.enhance import FaceEnhancer, RestoredFace
-from realesr_cli.image_formats import FORMATS, WRITABLE_SUFFIXES, check_can_hold, format_of, result_suffix
-from realesr_cli.image_io import Image, Pixels, encode_image, read_image, write_image
-from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
-from realesr_cli.pipeline import run_pipeline
+from realesr_cli.faces.enhance import FaceEnhancer
+from realesr_cli.faces.frames import FrameFaces
+from realesr_cli.image_formats import ANIMATED, check_can_hold, format_of
+from realesr_cli.image_header import read_header
+from realesr_cli.image_io import Image, Pixels, encode_image, load_bytes, read_image, write_image
+from realesr_cli.naming import STANDARD, ImageJob, file_name
+from realesr_cli.options import FaceOptions, InputOptions, OutputOptions, SizeOptions
+from realesr_cli.pipeline import run_pipelines
 from realesr_cli.reporting import Reporter
 from realesr_cli.row_writers import ROW_WRITERS
 from realesr_cli.upscaler import Upscaler
 
-TargetSize = Callable[[int, int], tuple[int, int]]
-"""(height, width) of a picture -> those of its result."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Small pictures are worked in groups of so many; reading their headers first must not cost what that gains.
+_LARGEST_GROUP = 8
+_SMALL_FILE_BYTES = 2**17
+# Of free memory, what one animation may take that has to be there as a whole.
+_MEMORY_SHARE = 0.5
 
 HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
 """Errors that every further file would meet as well: no use in going on."""
 
-STANDARD = Path("-")
-"""Standard input as a source, standard output as a target."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureOptions:
+    """What is accepted, how large it becomes, how it is written, and which faces are restored."""
+
+    size: SizeOptions = field(default_factory=SizeOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    accept: InputOptions = field(default_factory=InputOptions)
+    faces: FaceOptions | None = None
+
+    def target(self, shape: tuple[int, ...], native_scale: int) -> tuple[int, int]:
+        """(height, width) of the result of a picture (H, W, C)."""
+        return self.size.target(shape[0], shape[1], native_scale)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageJob:
-    """One picture to enlarge."""
-
-    id: int
-    source: Path
-    target: Path
-    suffix: str
-    """Names the format of the result; `target` ends in it, unless that is standard output."""
+Group = tuple[ImageJob, ...]
+Picture = Image | Animation
+Loaded = Picture | RealesrError
+_Part = tuple[int, Pixels]
+"""The number of a job, and a band of its result."""
 
 
-def plan_jobs(
-    inputs: Sequence[Path],
-    output: Path | None,
-    size: SizeOptions,
-    native_scale: int,
-    options: OutputOptions | None = None,
-) -> tuple[ImageJob, ...]:
-    """Which file becomes which; nothing is read or written.
+def load_picture(job: ImageJob, options: PictureOptions, native_scale: int, reporter: Reporter) -> Picture:
+    """The picture or animation of a job, as it goes into the network. Makes the folder of the result.
 
-    Without `output` a result lies beside its input as `<stem>_x4<suffix>`. `output` is a folder if it is one already,
-    has no suffix, or if there are several inputs; `-` is standard output. Formats that realesr does not write become
-    PNG, unless `options.format` names one.
-
-    Raises: UsageError (two inputs with one target, a target that is an input, contradictions), UnsupportedInput.
+    Raises: RealesrError, also where the result could not be written later.
     """
-    options = options or OutputOptions()
-    chosen = _chosen_suffix(options)
-    if output == STANDARD:
-        return (_job_to_stdout(inputs, chosen or ".png", options),)
-    into_folder = output is not None and (output.is_dir() or len(inputs) > 1 or not output.suffix)
-    if output is not None and into_folder and not output.is_dir() and (output.is_file() or output.suffix):
-        raise UsageError(
-            f"-o {output} is the name of a file, but {len(inputs)} results need a folder", hint="name a folder"
-        )
-    if output is None and STANDARD in inputs:
-        raise UsageError("a picture from standard input needs -o", hint="-o large.png, or -o - for standard output")
-    jobs = []
-    for number, source in enumerate(inputs):
-        suffix = chosen or result_suffix(source)
-        stem = "stdin" if source == STANDARD else source.stem
-        name = _name(stem, f"{size.suffix(native_scale)}{suffix}")
-        target = output if output is not None and not into_folder else (output or source.parent) / name
-        if chosen and target.suffix.lower() != chosen and format_of(target) != format_of(Path(name)):
-            raise UsageError(f"--format {options.format} contradicts -o {target}", hint="give one of them")
-        _check_loss(target, options)
-        jobs.append(ImageJob(number, source, target, target.suffix))
-    _refuse_collisions(jobs)
-    return tuple(jobs)
+    if job.target != STANDARD:
+        _prepare_folder(job.target.parent)
+    return _loaded(job, options, native_scale, reporter)
 
 
-def _chosen_suffix(options: OutputOptions) -> str | None:
-    """The suffix of `--format`. Raises: UsageError."""
-    if options.format is None:
-        return None
-    suffix = f".{options.format.lower().removeprefix('.')}"
-    if suffix not in WRITABLE_SUFFIXES:
-        names = ", ".join(kind.suffixes[0].removeprefix(".") for kind in FORMATS)
-        raise UsageError(f"--format {options.format} is not one of {names}")
-    return suffix
+def enlarge(
+    upscaler: Upscaler, picture: Picture, options: PictureOptions, label: str, faces: FrameFaces | None = None
+) -> Generator[Pixels, None, None]:
+    """The result's rows in bands, from top to bottom, frame after frame. `faces` restores those in it.
+
+    Raises: OutOfMemory, NonFiniteOutput, UsageError, UnreadableInput.
+    """
+    frames = [picture.pixels] if isinstance(picture, Image) else picture.frames()
+    size = options.target(picture.shape, upscaler.model.scale)
+    for pixels in frames:
+        bands = upscaler.bands(pixels, size=size, alpha_mode=options.output.alpha_mode, label=label)
+        yield from bands if faces is None else faces(bands, pixels, size)
 
 
-def _job_to_stdout(inputs: Sequence[Path], suffix: str, options: OutputOptions) -> ImageJob:
-    if len(inputs) > 1:
-        raise UsageError("-o - takes one picture, not several", hint="name a folder with -o")
-    _check_loss(Path(f"stdout{suffix}"), options)
-    return ImageJob(0, inputs[0], STANDARD, suffix)
+def save_picture(
+    job: ImageJob,
+    picture: Picture,
+    bands: Iterator[Pixels],
+    options: PictureOptions,
+    native_scale: int,
+    reporter: Reporter,
+    on_complete: Callable[[ImageJob, Path], None],
+) -> tuple[int, int]:
+    """Writes the result of a job, whole or not at all, and returns its (height, width). Raises: OutputError.
 
-
-def _check_loss(target: Path, options: OutputOptions) -> None:
-    """Raises: UsageError (JPEG without loss), UnsupportedInput (a suffix that is not known)."""
-    kind = format_of(target)
-    if options.lossless and not kind.can_be_lossless:
-        raise UsageError(f"--lossless: {target.suffix} always loses detail", hint="--format webp or png does not")
-
-
-def _name(stem: str, end: str) -> str:
-    """`stem` + `end`, the stem cut where file systems would refuse the name."""
-    room = NAME_BYTES - len(os.fsencode(end))
-    return os.fsencode(stem)[:room].decode(errors="ignore") + end if len(os.fsencode(stem)) > room else stem + end
-
-
-def _refuse_collisions(jobs: Sequence[ImageJob]) -> None:
-    sources = {_place(job.source): job.source for job in jobs if job.source != STANDARD}
-    seen: dict[Path | tuple[int, int], Path] = {}
-    for job in jobs:
-        place = _place(job.target)
-        if place in sources:
-            raise UsageError(
-                f"the result of {job.source} would replace the input {sources[place]}",
-                hint="name a folder with -o, or leave earlier results out of the inputs",
-            )
-        if place in seen:
-            raise UsageError(
-                f"{seen[place]} and {job.source} would both become {job.target}",
-                hint="give them in two calls with different -o",
-            )
-        seen[place] = job.source
-
-
-def _place(path: Path) -> Path | tuple[int, int]:
-    """The same for all names of one file: links, and on some disks other upper and lower case."""
-    try:
-        status = path.stat()
-    except OSError:
-        return path.resolve()
-    return status.st_dev, status.st_ino
+    `on_complete` is told the temporary file just before it gets its name, or `-` before standard output is written.
+    """
+    size, output = options.target(picture.shape, native_scale), options.output
+    how: dict[str, Any] = {"quality": output.quality, "lossless": output.lossless, "reporter": reporter}
+    to_file: dict[str, Any] = {"overwrite": output.overwrite or job.replaces, "on_complete": partial(on_complete, job)}
+    if isinstance(picture, Image):
+        rows = picture.enlarged(*size, bands)
+        if job.target != STANDARD:
+            write_image(job.target, rows, **how, **to_file)
+            return size
+        data = encode_image(job.named, rows, **how)
+    else:
+        clip = picture.enlarged(*size, bands)
+        if job.target != STANDARD:
+            write_animation(job.target, clip, **how, **to_file)
+            return size
+        data = encode_animation(job.named, clip, **how)
+    on_complete(job, STANDARD)
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return size
 
 
 def run_jobs(
-    jobs: Sequence[ImageJob],
-    upscaler: Upscaler,
+    jobs: Iterable[ImageJob],
+    upscalers: Sequence[Upscaler],
+    options: PictureOptions,
     *,
-    size: SizeOptions,
-    output: OutputOptions,
     reporter: Reporter,
     fail: Callable[[ImageJob, RealesrError], None],
     done: Callable[[ImageJob], None],
-    accept: InputOptions | None = None,
-    faces: FaceEnhancer | None = None,
+    on_complete: Callable[[ImageJob, Path], None] = lambda job, path: None,
+    faces: Sequence[FaceEnhancer] = (),
 ) -> None:
-    """Enlarges every job's picture; reading and writing overlap with the network. `faces` restores those in it.
+    """Enlarges every job's picture; reading and writing overlap with the network.
 
-    `done` and `fail` are called for each job, in order. The run goes on after a failed file unless `fail` raises.
+    Each of `upscalers` is a worker of its own, on its own device; all have one model. Each has one of `faces` if these
+    are to be restored. `done` and `fail` are called for each job, in order, in the caller's thread. The run goes on
+    after a failed file unless `fail` raises.
+    `on_complete` is told the temporary file of each result just before it gets its name, in the thread that writes it.
     """
+    scale = upscalers[0].model.scale
+    small_px = min(upscaler.small_px for upscaler in upscalers)
+
+    def load(group: Group) -> list[Loaded]:
+        return [_outcome(load_picture, job, options, scale, reporter) for job in group]
+
+    def work(
+        upscaler: Upscaler, enhancer: FaceEnhancer | None, group: Group, loaded: list[Loaded]
+    ) -> Generator[_Part, None, None]:
+        pictures = [
+            (job, picture) for job, picture in zip(group, loaded, strict=True) if not isinstance(picture, RealesrError)
+        ]
+        for job, picture in pictures:
+            started[job.id] = time.monotonic()
+            height, width = picture.shape[:2]
+            more = {} if isinstance(picture, Image) else {"frames": len(picture.timing.durations_ms)}
+            reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height, **more)
+            if enhancer is not None:
+                found[job.id] = FrameFaces(enhancer)
+        stills = [(job, picture) for job, picture in pictures if isinstance(picture, Image)]
+        if len(stills) == len(pictures) > 1:
+            for job, picture in stills:
+                if enhancer is not None:  # here, before any result is written, all may still fail together
+                    found[job.id].restore(picture.pixels)
+            for job, picture, result in _worked_together(upscaler, stills, options):
+                own = found.get(job.id)
+                for band in [result] if own is None else own([result], picture.pixels, result.shape[:2]):
+                    yield job.id, band
+        else:
+            for job, picture in pictures:
+                for band in enlarge(upscaler, picture, options, job.source.name, found.get(job.id)):
+                    yield job.id, band
+        for job, picture in pictures if enhancer is not None else ():
+            own, is_still = found[job.id], isinstance(picture, Image)
+            facts = own.facts() if is_still else own.frame_facts()
+            reporter.emit("faces" if is_still else "frame_faces", id=job.id, input=str(job.source), **facts)
+
+    def complete(job: ImageJob, path: Path) -> None:
+        if job.id in found:
+            _save_faces(found[job.id].pairs, job, options)
+        on_complete(job, path)
+
+    def save(group: Group, loaded: list[Loaded], parts: Iterator[_Part]) -> list[tuple[int, int] | RealesrError]:
+        by_job = groupby(parts, key=itemgetter(0))
+        outcomes: list[tuple[int, int] | RealesrError] = []
+        for job, picture in zip(group, loaded, strict=True):
+            if isinstance(picture, RealesrError):
+                outcomes.append(picture)
+                continue
+            _, own = next(by_job)
+            bands = (band for _, band in own)
+            outcomes.append(_outcome(save_picture, job, picture, bands, options, scale, reporter, complete))
+        return outcomes
+
+    def on_done(group: Group, outcomes: list[tuple[int, int] | RealesrError]) -> None:
+        for job, outcome in zip(group, outcomes, strict=True):
+            began = started.pop(job.id, time.monotonic())
+            found.pop(job.id, None)
+            if isinstance(outcome, RealesrError):
+                fail(job, outcome)
+                continue
+            height, width = outcome
+            reporter.emit(
+                "done",
+                id=job.id,
+                input=str(job.source),
+                output=str(job.target),
+                width=width,
+                height=height,
+                seconds=round(time.monotonic() - began, 3),
+            )
+            done(job)
+
+    def on_error(group: Group, error: RealesrError) -> None:
+        for job in group:
+            fail(job, error)
+
     started: dict[int, float] = {}
-    target_size = partial(size.target, native_scale=upscaler.model.scale)
-
-    def load(job: ImageJob) -> Image:
-        if job.target != STANDARD:
-            _prepare_folder(job.target.parent)
-        _check_target(job, output)
-        return _load(job, target_size, output, accept or InputOptions(), reporter)
-
-    def work(job: ImageJob, image: Image) -> Generator[Pixels, None, None]:
-        height, width = image.pixels.shape[:2]
-        started[job.id] = time.monotonic()
-        reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height)
-        size = target_size(height, width)
-        bands = upscaler.bands(image.pixels, size=size, alpha_mode=output.alpha_mode, label=job.source.name)
-        yield from bands if faces is None else _with_faces(bands, job, image.pixels, size, faces, output, reporter)
-
-    def save(job: ImageJob, image: Image, bands: Iterator[Pixels]) -> tuple[int, int]:
-        size = target_size(*image.pixels.shape[:2])
-        rows = image.enlarged(*size, bands)
-        how: dict[str, Any] = {"quality": output.quality, "lossless": output.lossless, "reporter": reporter}
-        if job.target == STANDARD:
-            sys.stdout.buffer.write(encode_image(Path(f"stdout{job.suffix}"), rows, **how))
-            sys.stdout.buffer.flush()
-        else:
-            write_image(job.target, rows, overwrite=output.overwrite, **how)
-        return size
-
-    def on_done(job: ImageJob, size: tuple[int, int]) -> None:
-        height, width = size
-        reporter.emit(
-            "done",
-            id=job.id,
-            input=str(job.source),
-            output=str(job.target),
-            width=width,
-            height=height,
-            seconds=round(time.monotonic() - started[job.id], 3),
-        )
-        done(job)
-
-    run_pipeline(jobs, load=load, work=work, save=save, on_done=on_done, on_error=fail)
-
-
-def _with_faces(
-    bands: Iterator[Pixels],
-    job: ImageJob,
-    pixels: Pixels,
-    size: tuple[int, int],
-    faces: FaceEnhancer,
-    output: OutputOptions,
-    reporter: Reporter,
-) -> Iterator[Pixels]:
-    """The bands of a picture's enlargement to `size` with its faces restored."""
-    found = faces.find(pixels)
-    restored = faces.restore(pixels, found)
-    reporter.emit("faces", id=job.id, input=str(job.source), faces=[facts(face) for face in found])
-    if not restored:
-        yield from bands
-        return
-    if faces.options.save_folder is not None:
-        _save_faces(restored, faces.options.save_folder, job, pixels.dtype, output)
-    paste = faces.pasting(restored, pixels.shape[:2], size)
-    top = 0
-    for band in bands:
-        rows = band.copy()  # its memory may be the engine's
-        paste(rows, top)
-        yield rows
-        top += len(rows)
-
-
-def _save_faces(
-    restored: Sequence[RestoredFace], folder: Path, job: ImageJob, dtype: np.dtype[Any], output: OutputOptions
-) -> None:
-    """Writes NAME_face1.png, ...: before on the left, after on the right. Raises: OutputError."""
-    _prepare_folder(folder)
-    stem = "stdout" if job.target == STANDARD else job.target.stem
-    for number, face in enumerate(restored, 1):
-        pair = np.concatenate((face.before, face.after), axis=1)
-        pixels = pair if dtype == np.uint16 else ((pair.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        write_image(folder / _name(stem, f"_face{number}.png"), Image(pixels=pixels), overwrite=output.overwrite)
-
-
-def without_finished(jobs: Sequence[ImageJob], reporter: Reporter) -> tuple[ImageJob, ...]:
-    """The jobs whose result is not there yet; a `skipped` event for each other one (`--skip-existing`)."""
-    left = []
-    for job in jobs:
-        if job.target != STANDARD and job.target.is_file():
-            reporter.emit("skipped", id=job.id, input=str(job.source), output=str(job.target))
-        else:
-            left.append(job)
-    return tuple(left)
-
-
-def _load(
-    job: ImageJob, target_size: TargetSize, output: OutputOptions, accept: InputOptions, reporter: Reporter
-) -> Image:
-    """The picture of a job, as it goes into the network; refused here if its result could not be written later."""
-    is_piped = job.source == STANDARD
-    image = read_image(
-        sys.stdin.buffer.read() if is_piped else job.source,
-        name="standard input" if is_piped else None,
-        max_pixels=accept.max_pixels,
-        reporter=reporter,
+    found: dict[int, FrameFaces] = {}
+    run_pipelines(
+        _groups(jobs, small_px),
+        load=load,
+        work=[partial(work, *worker) for worker in zip_longest(upscalers, faces)],
+        save=save,
+        on_done=on_done,
+        on_error=on_error,
     )
-    path = Path(f"stdout{job.suffix}") if job.target == STANDARD else job.target
-    if image.pixels.shape[2] == 4:
-        # before the network: it then sees the edges that will be seen, and has half the work
-        if output.background is not None:
-            image = image.replace(flatten(image.pixels, output.background))
-        elif not format_of(path).alpha and is_opaque(image.pixels):
-            image = image.replace(image.pixels[..., :3])
+
+
+def _groups(jobs: Iterable[ImageJob], small_px: int) -> Iterator[Group]:
+    """The jobs, those together that follow each other and whose pictures are small and of one size."""
+    group: list[ImageJob] = []
+    shape: tuple[int, int] | None = None
+    for job in jobs:
+        now = _small_shape(job, small_px)
+        if group and (now is None or now != shape or len(group) == _LARGEST_GROUP):
+            yield tuple(group)
+            group = []
+        group.append(job)
+        shape = now
+        if now is None:
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)
+
+
+def _small_shape(job: ImageJob, small_px: int) -> tuple[int, int] | None:
+    """(height, width) as the file says, if that is small; nothing but small files is read for it."""
+    if STANDARD in (job.source, job.target):
+        return None
+    try:
+        data = job.source.read_bytes() if job.source.stat().st_size <= _SMALL_FILE_BYTES else b""
+    except OSError:
+        return None  # loading it will tell
+    header = read_header(data) if data else None
+    if header is None or header.frames > 1 or header.height * header.width > small_px:
+        return None
+    return header.height, header.width
+
+
+def _worked_together(
+    upscaler: Upscaler, pictures: Sequence[tuple[ImageJob, Image]], options: PictureOptions
+) -> Iterator[tuple[ImageJob, Image, Pixels]]:
+    """The results of several pictures, those that follow each other and are alike as one batch."""
+    for _, alike in groupby(pictures, key=lambda pair: (pair[1].pixels.shape, pair[1].pixels.dtype)):
+        group = list(alike)
+        size = options.target(group[0][1].shape, upscaler.model.scale)
+        results = upscaler.batch([image.pixels for _, image in group], size=size, alpha_mode=options.output.alpha_mode)
+        for (job, image), result in zip(group, results, strict=True):
+            yield job, image, result
+
+
+def _outcome(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T | RealesrError:
+    """What a function returns, or the error that it raises."""
+    try:
+        return function(*arguments, **keywords)
+    except RealesrError as error:
+        return error
+
+
+def _loaded(job: ImageJob, options: PictureOptions, native_scale: int, reporter: Reporter) -> Picture:
+    _check_target(job, options)
+    is_piped, output = job.source == STANDARD, options.output
+    name = "standard input" if is_piped else str(job.source)
+    data = sys.stdin.buffer.read() if is_piped else load_bytes(job.source)[1]
+    kind = format_of(job.named)
+    limits: dict[str, Any] = {"name": name, "max_pixels": options.accept.max_pixels, "reporter": reporter}
+    animation = read_animation(data, **limits) if kind.name in ANIMATED else None
+    picture: Picture
+    if animation is not None:
+        picture = animation if output.background is None else animation.on(output.background)
+    else:
+        picture = read_image(data, **limits)
+        if picture.pixels.shape[2] == 4:
+            # before the network: it then sees the edges that will be seen, and has half the work
+            if output.background is not None:
+                picture = picture.replace(flatten(picture.pixels, output.background))
+            elif not kind.alpha and is_opaque(picture.pixels):
+                picture = picture.replace(picture.pixels[..., :3])
     if output.strip:
-        image = dataclasses.replace(image, metadata=image.metadata.colours_only())
-    height, width, channels = image.pixels.shape
-    check_can_hold(path, channels, target_size(height, width))
-    return image
+        picture = dataclasses.replace(picture, metadata=picture.metadata.colours_only())
+    size = options.target(picture.shape, native_scale)
+    check_can_hold(job.named, picture.shape[2], size)
+    if isinstance(picture, Animation):
+        needed = bytes_at_once(job.named, (*size, picture.shape[2]), len(picture.timing.durations_ms))
+        if needed > free_memory_bytes(torch.device("cpu")) * _MEMORY_SHARE:
+            raise UnsupportedInput(
+                f"{job.named} would need {needed / 2**30:.1f} GiB: AVIF takes all frames at once",
+                hint="write a .webp instead, with -o or --format",
+                path=job.target,
+            )
+    return picture
 
 
 def describe_jobs(
-    jobs: Sequence[ImageJob],
+    jobs: Iterable[ImageJob],
     upscaler: Upscaler,
+    options: PictureOptions,
     *,
-    size: SizeOptions,
-    output: OutputOptions,
     reporter: Reporter,
     fail: Callable[[ImageJob, RealesrError], None],
-    accept: InputOptions | None = None,
 ) -> None:
     """Emits for each job a `plan` event with sizes, tiles, memory and time. Nothing is written.
 
     What `run_jobs` would refuse is refused here too: `fail` is called for it.
     """
-    target_size = partial(size.target, native_scale=upscaler.model.scale)
+    scale = upscaler.model.scale
     for job in jobs:
         try:
-            _check_target(job, output)
-            pixels = _load(job, target_size, output, accept or InputOptions(), reporter).pixels
+            picture = _loaded(job, options, scale, reporter)
+            frames = 1 if isinstance(picture, Image) else len(picture.timing.durations_ms)
+            pixels = picture.pixels if isinstance(picture, Image) else next(picture.frames())
             height, width = pixels.shape[:2]
-            kept_whole = format_of(Path(f"stdout{job.suffix}")).name not in ROW_WRITERS
-            plan = upscaler.plan(pixels, target_size(height, width), alpha_mode=output.alpha_mode, whole=kept_whole)
+            kept_whole = format_of(job.named).name not in ROW_WRITERS
+            plan = upscaler.plan(
+                pixels, options.target(pixels.shape, scale), alpha_mode=options.output.alpha_mode, whole=kept_whole
+            )
         except RealesrError as error:
             fail(job, error)
             continue
@@ -317,12 +356,15 @@ def describe_jobs(
             id=job.id,
             input=str(job.source),
             output=str(job.target),
-            **dataclasses.asdict(plan),
+            frames=frames,
+            **dataclasses.asdict(dataclasses.replace(plan, seconds=plan.seconds * frames)),
             text=f"{job.source} ({width}x{height}) -> {job.target} ({plan.width}x{plan.height}): "
+            + (f"{frames} frames, each " if frames > 1 else "")
             + (f"{plan.passes} passes, " if plan.passes > 1 else "")
             + (f"{plan.tiles} tiles" if plan.tiles > 1 else "in one piece")
             + (f" of {plan.tile_width}x{plan.tile_height} pixels with their context" if plan.tiles > 1 else "")
-            + f" (work x{plan.overhead:.2f}), {plan.memory_bytes / 2**20:,.0f} MiB, about {_duration(plan.seconds)}",
+            + f" (work x{plan.overhead:.2f}), {plan.memory_bytes / 2**20:,.0f} MiB, "
+            + f"about {_duration(plan.seconds * frames)}",
         )
 
 
@@ -332,13 +374,18 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _check_target(job: ImageJob, output: OutputOptions) -> None:
+def _check_target(job: ImageJob, options: PictureOptions) -> None:
     """Raises OutputExists where a result lies already, and OutputError where a folder does."""
+    output = options.output
+    if options.faces is not None and options.faces.save_folder is not None:
+        file = _face_file(job, options.faces.save_folder, 1)
+        if file.exists() and not (output.overwrite or job.replaces):
+            raise OutputExists(f"{file} is already there", hint="--overwrite replaces it", path=file)
     if job.target == STANDARD:
         return
     if job.target.is_dir():
         raise OutputError(f"{job.target} is a folder", hint="name another file with -o", path=job.target)
-    if (job.target.exists() or job.target.is_symlink()) and not output.overwrite:
+    if (job.target.exists() or job.target.is_symlink()) and not (output.overwrite or job.replaces):
         raise OutputExists(
             f"{job.target} is already there",
             hint="--overwrite replaces it, --skip-existing leaves it, -o names another place",
@@ -354,3 +401,19 @@ def _prepare_folder(folder: Path) -> None:
         raise output_error(error, folder) from error
     if not os.access(folder, os.W_OK):
         raise OutputError(f"the folder {folder} may not be written to", hint="choose another with -o", path=folder)
+
+
+def _save_faces(pairs: Sequence[Pixels], job: ImageJob, options: PictureOptions) -> None:
+    """Writes NAME.png_face1.png, ...: before on the left, after on the right. Raises: OutputError."""
+    folder = None if options.faces is None else options.faces.save_folder
+    if folder is None or not pairs:
+        return
+    _prepare_folder(_face_file(job, folder, 1).parent)
+    for number, pair in enumerate(pairs, 1):
+        overwrite = options.output.overwrite or job.replaces
+        write_image(_face_file(job, folder, number), Image(pixels=pair), overwrite=overwrite)
+
+
+def _face_file(job: ImageJob, folder: Path, number: int) -> Path:
+    # the whole name: of a.jpg and a.png both may be there
+    return folder / job.tree / file_name(job.named.name, f"_face{number}.png")

@@ -132,6 +132,8 @@ class FaceOptions:
     """Confidence of the detector, 0 to 1, below which something is not taken for a face."""
     save_folder: Path | None = None
     """Where each face is kept as a picture of it before and after."""
+    accept_licence: bool = False
+    """The user has read and keeps to a licence that forbids commercial use."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:

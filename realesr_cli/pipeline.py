@@ -4,13 +4,13 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
-from threading import Event, Semaphore
+from threading import Event, Lock, Semaphore, Thread
 from typing import Generic, TypeVar
 
 from realesr_cli.errors import RealesrError
@@ -84,6 +84,85 @@ def run_pipeline(
             settle(leave=0)
 
 
+def run_pipelines(
+    items: Iterable[Item],
+    *,
+    load: Callable[[Item], Loaded],
+    work: Sequence[Callable[[Item, Loaded], Generator[Part, None, None]]],
+    save: Callable[[Item, Loaded, Iterator[Part]], Saved],
+    on_done: Callable[[Item, Saved], None],
+    on_error: Callable[[Item, RealesrError], None],
+) -> None:
+    """`run_pipeline` with several workers, each of which takes the next item when it is free.
+
+    `on_done` and `on_error` are called in the caller's thread, in the order of the items. What ends the run lets
+    every worker stop at its next part; an item that was in work then is dropped.
+    """
+    if len(work) == 1:
+        run_pipeline(items, load=load, work=work[0], save=save, on_done=on_done, on_error=on_error)
+        return
+    numbered, taking, stop = enumerate(items), Lock(), Event()
+    news: SimpleQueue[tuple[int, Callable[[], None]] | _Finished] = SimpleQueue()
+
+    def take() -> Iterator[tuple[int, Item]]:
+        while not stop.is_set():
+            with taking:
+                pair = next(numbered, None)
+            if pair is None:
+                return
+            yield pair
+
+    def run(own: Callable[[Item, Loaded], Generator[Part, None, None]]) -> None:
+        def until_stopped(pair: tuple[int, Item], loaded: Loaded) -> Generator[Part, None, None]:
+            with closing(own(pair[1], loaded)) as parts:
+                for part in parts:
+                    if stop.is_set():
+                        raise _Incomplete
+                    yield part
+
+        ended: BaseException | None = None
+        try:
+            run_pipeline(
+                take(),
+                load=lambda pair: load(pair[1]),
+                work=until_stopped,
+                save=lambda pair, loaded, parts: save(pair[1], loaded, parts),
+                on_done=lambda pair, saved: news.put((pair[0], partial(on_done, pair[1], saved))),
+                on_error=lambda pair, error: news.put((pair[0], partial(on_error, pair[1], error))),
+            )
+        except BaseException as error:
+            ended = error
+        news.put(_Finished(ended))
+
+    reports: dict[int, Callable[[], None]] = {}
+    threads = [Thread(target=run, args=(own,), name=f"work {index}") for index, own in enumerate(work)]
+    for thread in threads:
+        thread.start()
+    running, following = len(threads), 0
+    try:
+        while running:
+            item = news.get()
+            if isinstance(item, _Finished):
+                running -= 1
+                if item.error is not None:
+                    raise item.error
+                continue
+            reports[item[0]] = item[1]
+            while following in reports:
+                reports.pop(following)()
+                following += 1
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        while not news.empty():
+            item = news.get()
+            if not isinstance(item, _Finished):
+                reports[item[0]] = item[1]
+        for _, report in sorted(reports.items()):
+            report()
+
+
 def _hand_over(
     produced: Generator[Part, None, None], start: Callable[["_Parts[Part]"], Future[Saved]]
 ) -> Future[Saved]:
@@ -145,6 +224,13 @@ class _Parts(Generic[Part]):
 class _End:
     def __init__(self, complete: bool) -> None:
         self.complete = complete
+
+
+class _Finished:
+    """The last that is heard of a worker."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
 
 
 class _Incomplete(Exception):

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _PROGRESS_INTERVAL_S = 0.2
+# of a run over a folder, at its end
+_FAILURES_REPEATED = 20
 # Events that are the result of a command, not news of the way there.
-_ASKED_FOR = ("plan", "doctor", "compared")
+_ASKED_FOR = ("plan", "doctor", "compared", "evaluated")
 
 
 class Reporter(Protocol):
@@ -101,40 +103,53 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
     match event:
         case "model":
             text = "{name} (x{scale}) on {device}, {precision}: {reason}".format_map(fields)
-        case "restorer":
-            text = "faces by {name} on {device}, {precision}; licence: {licence}".format_map(fields)
-        case "faces":
-            text = _faces_sentence(fields)
         case "begin" if verbose:
             text = "{input}: {width}x{height}".format_map(fields)
         case "done":
             text = "{input} -> {output} ({width}x{height}, {seconds:.1f} s)".format_map(fields)
-        case "skipped":
+        case "skipped" if verbose or not fields.get("reason"):
             text = "{input}: {output} is already there".format_map(fields)
         case "download":
             text = "fetching {name} from {source}".format_map(fields)
+        case "moved":
+            text = "{input} moved to {output}".format_map(fields)
         case "note" if verbose:
             text = fields["message"]
-        case "plan" | "doctor" | "compared":
+        case "plan" | "doctor" | "compared" | "evaluated":
             text = fields["text"]
         case "warning" | "failed":
             hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""
             text = f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
         case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
             text = "{done} done, {skipped} skipped, {failed} failed, {seconds:.1f} s".format_map(fields)
+            if fields.get("failures"):
+                shown = [f"\n  {failure['message']}" for failure in fields["failures"][:_FAILURES_REPEATED]]
+                more = fields["failed"] - len(shown)
+                text += f"; failed:{''.join(shown)}" + (f"\n  and {more} more" if more else "")
         case _:
-            text = _training_sentence(event, fields, verbose)
+            text = _faces_sentence(event, fields) or _training_sentence(event, fields, verbose)
     return text
 
 
-def _faces_sentence(fields: dict[str, Any]) -> str:
-    """`photo.jpg: 2 faces restored, 1 left alone (small)`"""
-    refused = [face["refused"] for face in fields["faces"] if face["refused"]]
-    restored = len(fields["faces"]) - len(refused)
-    alone = f"{len(refused)} left alone ({', '.join(dict.fromkeys(refused))})" if refused else ""
-    if not restored:
-        return f"{fields['input']}: no face restored, {alone}" if alone else f"{fields['input']}: no face found"
-    return f"{fields['input']}: {restored} face{'s' * (restored > 1)} restored" + (f", {alone}" if alone else "")
+def _faces_sentence(event: str, fields: dict[str, Any]) -> str | None:
+    """The same for the events of `--face-enhance`."""
+    match event:
+        case "restorer":
+            return "faces by {name} on {device}, {precision}; licence: {licence}".format_map(fields)
+        case "faces":  # `photo.jpg: 2 faces restored, 1 left alone (small)`
+            refused = [face["refused"] for face in fields["faces"] if face["refused"]]
+            restored = len(fields["faces"]) - len(refused)
+            done = f"{restored} face{'s' * (restored > 1)} restored" if restored else "no face restored"
+            if not fields["faces"]:
+                return f"{fields['input']}: no face found"
+            alone = f", {len(refused)} left alone ({', '.join(dict.fromkeys(refused))})" if refused else ""
+            return f"{fields['input']}: {done}{alone}"
+        case "frame_faces":
+            if fields["restored"]:
+                return "{input}: faces restored in {frames_with_faces} of {frames} frames".format_map(fields)
+            alone = f", left alone: {', '.join(fields['refused'])}" if fields["refused"] else ""
+            return f"{fields['input']}: no face {'restored' if alone else 'found'} in {fields['frames']} frames{alone}"
+    return None
 
 
 def _training_sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
@@ -150,7 +165,7 @@ def _training_sentence(event: str, fields: dict[str, Any], verbose: bool) -> str
             return text.format_map(fields)
         case "step":
             return _step_line(fields)
-        case "metrics":
+        case "metrics" if "step" in fields:
             named = {"psnr_y_db": "PSNR {:.2f} dB", "ssim_y": "SSIM {:.4f}"}
             values = [form.format(fields["values"][name]) for name, form in named.items() if name in fields["values"]]
             return f"{fields['dataset']} at step {fields['step']}: {', '.join(values)} (luma)"

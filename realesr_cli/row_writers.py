@@ -42,7 +42,7 @@ def write_png(
     file.write(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_metadata(metadata))
     file.write(png_chunk(b"IDAT", b"\x78\x01"))  # RFC 1950: deflate with a window of 32 KiB
     checksum = 1
-    for filtered, packed in _in_threads(_packed_png_rows, _with_row_above(_slabs(bands, _slab_rows(shape, dtype)))):
+    for filtered, packed in in_threads(_packed_png_rows, _with_row_above(_slabs(bands, _slab_rows(shape, dtype)))):
         checksum = zlib.adler32(filtered.data, checksum)
         file.write(png_chunk(b"IDAT", packed))
     end = zlib.compressobj(wbits=-zlib.MAX_WBITS).flush()
@@ -60,7 +60,7 @@ def write_tiff(
     rows = _slab_rows(shape, dtype)
     file.write(b"II*\0" + bytes(4))
     at, offsets, sizes = 8, [], []
-    for packed in _in_threads(_packed_strip, _slabs(bands, rows)):
+    for packed in in_threads(_packed_strip, _slabs(bands, rows)):
         offsets.append(at)
         sizes.append(len(packed))
         at += len(packed)
@@ -163,7 +163,7 @@ def _with_row_above(slabs: Iterable[Pixels]) -> Iterator[tuple[Pixels | None, Pi
         above = slab[-1].copy()
 
 
-def _in_threads(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
+def in_threads(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
     """`map`, in order, with a bounded number of items in work."""
     workers = min(_MOST_THREADS, os.cpu_count() or 1)
     pending: deque[Future[Made]] = deque()

@@ -8,18 +8,24 @@ from the device in a step. "plain" is the loop that one writes first: float32, N
 average parameter by parameter, features of the target with their graph, `.item()` of every loss in each step. Both have
 the published sizes: compact 64 x 32 or RRDB 64 x 23, U-Net discriminator 64, VGG19 at five layers (random weights: the
 time is the same). They alternate in one process; ratios are medians of the rounds' ratios. The parts of a stage-2 step
-are timed apart: pairs made by the degradation pipeline, stage 1 (the generator alone), and what the discriminator and
-then the VGG add.
+are timed apart: crops read from JPEG files of 0.7 megapixels (data), pairs made of them by the degradation pipeline,
+stage 1 (the generator alone), and what the discriminator and then the VGG add. A run reads and degrades in threads
+beside the network: shares are of the work, not of the time that a step waits.
 """
 
 import argparse
 import copy
+import itertools
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,10 +33,12 @@ from torch.nn import functional as F
 from realesr_cli.device import precision_gain
 from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.rrdb import RRDBNet
+from realesr_train.data.source import Crops, open_pictures
 from realesr_train.discriminators.unet import UNetDiscriminator
 from realesr_train.ema import Ema
+from realesr_train.features import FeatureNetwork
 from realesr_train.feed import make_pairs
-from realesr_train.losses.perceptual import REAL_ESRGAN_LAYERS, FeatureNetwork, PerceptualLoss
+from realesr_train.losses.perceptual import REAL_ESRGAN_LAYERS, PerceptualLoss
 from realesr_train.losses.pixel import l1
 from realesr_train.optim import make_optimizer
 from realesr_train.recipes import find_recipe, load_stages
@@ -148,7 +156,15 @@ class Ours:
         )
 
 
-def bench(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def write_photos(folder: Path, count: int = 8) -> None:
+    """JPEG files of 960x720 pixels with some detail everywhere."""
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        pixels = cv2.resize(rng.random((90, 120, 3)), (960, 720), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{number}.jpg"), (pixels.clip(0, 1) * 255).astype(np.uint8))
+
+
+def bench(name: str, photos: Crops, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     device = torch.device(arguments.device)
     low = torch.float16 if device.type == "cuda" else torch.bfloat16
@@ -173,7 +189,9 @@ def bench(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         )
         for maker, extra in ((Plain, ()), (Ours, (autocast,)))
     )
+    samples = itertools.count()
     paths: dict[str, Callable[[], Any]] = {
+        "data": lambda: [photos.item(0, next(samples)) for _ in range(arguments.batch)],
         "degradation": lambda: make_pairs(config, pictures, device),
         "plain stage 1": lambda: plain.stage_1(batch),
         "realesr stage 1": lambda: ours.stage_1(batch),
@@ -193,7 +211,7 @@ def bench(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             if index > 0:  # the first round compiles kernels and makes the optimisers' state
                 seconds.setdefault(path, []).append(time.perf_counter() - started)
     median = {path: statistics.median(took) for path, took in seconds.items()}
-    whole = median["realesr stage 2"] + median["degradation"]
+    whole = median["realesr stage 2"] + median["degradation"] + median["data"]
     return {
         "network": name,
         "precision": str(autocast or torch.float32).removeprefix("torch."),
@@ -205,6 +223,7 @@ def bench(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             a / b for a, b in zip(seconds["plain stage 2"], seconds["realesr stage 2"], strict=True)
         ),
         "share": {
+            "data": median["data"] / whole,
             "degradation": median["degradation"] / whole,
             "generator": median["realesr stage 1"] / whole,
             "discriminator": (median["realesr stage 2 without VGG"] - median["realesr stage 1"]) / whole,
@@ -225,7 +244,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    rows = [bench(name, arguments) for name in arguments.network]
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder))
+        photos = open_pictures([Path(folder)], crop_px=400)
+        rows = [bench(name, photos, arguments) for name in arguments.network]
     if arguments.json:
         print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}))
         return

@@ -110,7 +110,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def stocked_cache(cache: Path, weights_file: Finder) -> Path:
-    """A cache that holds the official models as the fall-back package gives them; no network is needed."""
+    """A cache that holds the official models as the fall-back package gives them, and LPIPS's smallest backbone; no
+    network is needed.
+    """
     import hashlib
 
     from realesr_cli import cache as cache_files
@@ -121,6 +123,7 @@ def stocked_cache(cache: Path, weights_file: Finder) -> Path:
         ("realesr-general-x4v3", "ncnn/realesr-general-x4v3.param"),
         ("realesr-general-wdn-x4v3", "ncnn/realesr-general-wdn-x4v3.param"),
         ("realesr-animevideov3", "ncnn/realesr-animevideov3-x4.param"),
+        ("squeezenet1.1", "perceptual/squeezenet1_1-features.safetensors"),
     ):
         data = safetensors_bytes(read_weights(weights_file(file)).tensors, {"name": name})
         cache_files.store(f"{name}.safetensors", data, hashlib.sha256(data).hexdigest(), "test")

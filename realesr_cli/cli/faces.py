@@ -75,6 +75,7 @@ def face_options_of(is_asked: bool, **given: Any) -> FaceOptions | None:
         flag = {
             "only_center_face": "--only-center-face",
             "save_folder": "--save-faces",
+            "accept_licence": "--accept-license",
             "min_size_px": "--face-min-size",
         }
         name = next(iter(chosen))

@@ -75,3 +75,25 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 Json = Annotated[bool, typer.Option("--json", help="One JSON object for each event on stdout (docs/architecture.md).")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more, and show the traceback of a bug.")]
+Width = Annotated[int | None, typer.Option("--width", help="Width of the result; the height follows.")]
+Height = Annotated[int | None, typer.Option("--height", help="Height of the result; the width follows.")]
+Fit = Annotated[str | None, typer.Option("--fit", help="Largest result that fits into this box.", metavar="WxH")]
+Denoise = Annotated[
+    float | None, typer.Option("--denoise", help="From 0, keep grain, to 1, remove it; with realesr-general-x4v3.")
+]
+Tta = Annotated[bool, typer.Option("--tta", help="Mean over 8 turned and mirrored runs: a bit better, 8 times slower.")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="png, jpg, webp, tif, avif, gif, ...; default: as the input.")
+]
+Quality = Annotated[int | None, typer.Option("--quality", help="1 to 100, for formats that lose detail; default: 95.")]
+Lossless = Annotated[bool, typer.Option("--lossless", help="WebP, AVIF and JPEG 2000 without loss.")]
+Strip = Annotated[
+    bool,
+    typer.Option("--strip", help="Leave out EXIF, XMP, resolution, texts; not the profile: colours would change."),
+]
+Background = Annotated[
+    str | None,
+    typer.Option("--background", help="Lay transparent pictures on white, black or #rrggbb.", metavar="COLOUR"),
+]
+Alpha = Annotated[str, typer.Option("--alpha-mode", help="Alpha through the network (model) or bicubic (resize).")]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", help="Refuse pictures that claim to have more pixels.")]

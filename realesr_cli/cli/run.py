@@ -24,7 +24,7 @@ class Run:
     """What a command fills in while it runs; `summary` is the last event of the run."""
 
     reporter: Reporter
-    summary: dict[str, int] = field(default_factory=lambda: {"done": 0, "skipped": 0, "failed": 0})
+    summary: dict[str, Any] = field(default_factory=lambda: {"done": 0, "skipped": 0, "failed": 0})
     exit_status: int = 0
 
 

@@ -5,7 +5,8 @@ under a soft oval. Nothing else of the picture is touched, and no copy of it is 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,6 @@ from realesr_cli.faces.align import (
     scale_of,
 )
 from realesr_cli.faces.detect import DETECTOR, Face, FaceDetector
-from realesr_cli.faces.track import FaceTracker
 from realesr_cli.inference import Inference
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.restorers import load_restorer
@@ -64,19 +64,17 @@ class RestoredFace:
     """The same, restored."""
 
 
-def load_parts(
-    options: FaceOptions, *, offline: bool = False, accept_licence: bool = False, reporter: Reporter = NULL
-) -> tuple[LoadedModel, FaceDetector]:
-    """The restorer and the detector that `FaceEnhancer` takes, fetched where the cache has no copy.
+def load_parts(options: FaceOptions, *, offline: bool = False, reporter: Reporter = NULL) -> tuple[LoadedModel, Path]:
+    """The restorer and the detector's weights, fetched where the cache has no copy.
 
     Raises: ModelError and its kinds, UsageError (not a restorer; a licence that was not accepted).
     """
-    restorer = load_restorer(options.model, offline=offline, accept_licence=accept_licence, reporter=reporter)
-    return restorer, FaceDetector(weights.resolve(DETECTOR, offline=offline, reporter=reporter), options)
+    restorer = load_restorer(options.model, offline=offline, accept_licence=options.accept_licence, reporter=reporter)
+    return restorer, weights.resolve(DETECTOR, offline=offline, reporter=reporter)
 
 
 class FaceEnhancer:
-    """Detector and restorer, ready for pictures.
+    """Detector and restorer, ready for pictures. Each thread needs its own, and its own detector.
 
     enhancer = FaceEnhancer(load_restorer("gfpgan-1.4"), FaceDetector(resolve("yunet")))
     upscaled = enhancer(pixels, upscaler(pixels))
@@ -109,19 +107,15 @@ class FaceEnhancer:
         if self.choice.device.type == "cpu":
             keep_freed_memory()
 
-    def __call__(self, original: Pixels, upscaled: Pixels, *, tracker: FaceTracker | None = None) -> Pixels:
+    def __call__(self, original: Pixels, upscaled: Pixels) -> Pixels:
         """`upscaled` with the faces of `original` restored; `upscaled` itself where there is none.
 
         Both are (H, W) or (H, W, C), C = 1, 3 or 4, uint8 or uint16, of any sizes; the result is as `upscaled`.
-        `tracker` keeps faces steady over the frames of a film.
 
         Raises: OutOfMemory, NonFiniteOutput.
         """
         picture = original.reshape(*original.shape[:2], -1)
-        faces = self.find(picture)
-        if tracker is not None:
-            faces = tracker(faces)
-        restored = self.restore(picture, faces)
+        restored = self.restore(picture, self.find(picture))
         if not restored:
             return upscaled
         result = upscaled.copy()
@@ -140,6 +134,12 @@ class FaceEnhancer:
             "precision": self.choice.precision,
             "reason": self.choice.reason,
         }
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what is restored and what it looks like, but for device and precision."""
+        chosen = asdict(self.options)
+        del chosen["model"], chosen["save_folder"], chosen["accept_licence"]
+        return {"restorer": self.model.sha256, **chosen}
 
     def find(self, pixels: Pixels) -> list[Face]:
         """All faces of a picture (H, W, C), best first; those with `refused` will not be restored."""

@@ -32,8 +32,9 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, device: torch.device, *, c
 
 
 def low(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """`x` in the dtype of `layer`."""
-    return x.to(layer.weight.dtype)
+    """`x` in the dtype that `layer` computes in: autocast's, in training, or its own."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else layer.weight.dtype)
 
 
 def centred(layer: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> Tensor:

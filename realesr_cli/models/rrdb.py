@@ -111,7 +111,7 @@ class RRDBNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.unshuffle)
-        features = self.conv_first(x)
+        features = self.conv_first(x).to(x.dtype)  # autocast would give, and then sum, low precision
         # in inference its result is made again at the end rather than kept all the while: a map less in memory
         first = features if torch.is_grad_enabled() else None
         for block in self.body:

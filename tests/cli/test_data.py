@@ -112,6 +112,31 @@ def test_sides_are_cut_to_multiples_of_the_scale(realesr: Command, tmp_path: Pat
     assert read_image(tmp_path / "out" / "a.png").pixels.shape == (12, 16, 3)
 
 
+def test_a_picture_too_large_for_the_memory_is_refused_before_it_is_tried(
+    realesr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = _photo(tmp_path / "large.png", 400, 400), _photo(tmp_path / "small.png")
+    monkeypatch.setattr(engine, "free_memory_bytes", lambda device: 5 * 2**20)
+    done = realesr("data", "degrade", large, small, "-o", tmp_path / "out", "--json")
+    assert done.status == 1 and done.events("summary")[0]["done"] == 1
+    (failed,) = done.events("failed")
+    assert failed["error"] == "OutOfMemory" and "400x400 pixels needs 0.0 GiB" in failed["message"]
+    assert [record["output"] for record in _records(tmp_path / "out")] == ["small.png"]
+    assert realesr("data", "degrade", large, "-o", tmp_path / "b").status == 5
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_is_no_bug(
+    realesr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine, "apply", fail)
+    done = realesr("data", "degrade", _photo(tmp_path / "a.png"), "-o", tmp_path / "out")
+    assert done.status == 5 and "not enough memory for" in done.err and "cut the picture into pieces" in done.err
+
+
 def test_one_bad_file_stops_nothing(realesr: Command, tmp_path: Path) -> None:
     good, tiny = _photo(tmp_path / "good.png"), _photo(tmp_path / "tiny.png", 3, 40)
     bad = tmp_path / "bad.png"

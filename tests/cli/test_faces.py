@@ -11,32 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from realesr_cli import Image, read_image, write_image
-from realesr_cli import cache as cache_files
-from test_gfpgan import load_golden_restorer
 
 Command = Callable[..., Any]
-Finder = Callable[[str], Path]
 Pixels = NDArray[Any]
-
-
-@pytest.fixture
-def detector(cache: Path, weights_file: Finder) -> Path:
-    """A cache that holds the detector."""
-    path = weights_file("face_detection_yunet_2023mar.onnx")
-    return cache_files.store(path.name, path, cache_files.sha256_of(path), "test") or cache
-
-
-@pytest.fixture
-def restorer(golden: Finder, tmp_path: Path) -> Path:
-    """The weights of a small GFPGAN, which turns faces into coloured noise."""
-    load_golden_restorer(golden("networks/gfpgan_clean_32_plain.npz"), tmp_path)
-    return tmp_path / "gfpgan_clean_32_plain.safetensors"
-
-
-@pytest.fixture
-def portrait(media: Finder) -> Pixels:
-    """(180, 200, 3): a face of 90 pixels with its middle at about (122, 92)."""
-    return read_image(media("faces/astronaut_frontal.png")).pixels[30:210, 100:300]
 
 
 def _saved(path: Path, pixels: Pixels) -> Path:
@@ -219,7 +196,7 @@ def test_faces_are_kept_before_and_after(
     run = (*common, "--face-enhance", "--face-model", restorer, "--save-faces", tmp_path / "f")
     assert realesr(*run).status == 0
     kept = sorted((tmp_path / "f").iterdir())
-    assert [path.name for path in kept] == ["two_x4_face1.png", "two_x4_face2.png"]
+    assert [path.name for path in kept] == ["two_x4.png_face1.png", "two_x4.png_face2.png"]
     for path in kept:
         assert read_image(path).pixels.shape == (32, 64, 3)
     (tmp_path / "two_x4.png").unlink()

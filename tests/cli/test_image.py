@@ -444,7 +444,7 @@ def test_a_bug_is_one_line_and_a_file(
     def broken(text: str | None) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(image_command, "_box", broken)
+    monkeypatch.setattr(image_command, "fit_box", broken)
     done = realesr("image", picture("a.png"), "-m", model_file)
     assert done.status == 70
     assert "a bug in realesr: ZeroDivisionError: oops" in done.err

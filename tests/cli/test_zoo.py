@@ -48,12 +48,12 @@ class Refused:
 
 
 ZOO: dict[str, Row | Refused] = {
-    "animated/bird_delays.gif": Row(400, 300, "RGB", 8, (146, 144, 164), warns="frames"),
-    "animated/bird_lossy.webp": Row(400, 300, "RGB", 8, (146, 145, 163), warns="frames"),
+    "animated/bird_delays.gif": Row(400, 300, "RGB", 8, (146, 144, 164)),
+    "animated/bird_lossy.webp": Row(400, 300, "RGB", 8, (146, 145, 163)),
     "animated/single_frame.gif": Row(320, 240, "RGBA", 8, (239, 206, 228, 50)),
-    "animated/sprite_alpha.png": Row(320, 240, "RGBA", 8, (40, 30, 35, 52), warns="frames"),
-    "animated/sprite_alpha.webp": Row(320, 240, "RGBA", 8, (40, 30, 35, 52), warns="frames"),
-    "animated/sprite_transparent.gif": Row(320, 240, "RGBA", 8, (239, 206, 228, 50), warns="frames"),
+    "animated/sprite_alpha.png": Row(320, 240, "RGBA", 8, (40, 30, 35, 52)),
+    "animated/sprite_alpha.webp": Row(320, 240, "RGBA", 8, (40, 30, 35, 52)),
+    "animated/sprite_transparent.gif": Row(320, 240, "RGBA", 8, (239, 206, 228, 50)),
     "broken/bad_crc.png": Refused("cut off or damaged"),
     "broken/bomb_1bit_30000x30000.png": Refused("900 million pixels; the limit is 268 million"),
     "broken/bomb_rgb_30000x30000.png": Refused("900 million pixels; the limit is 268 million"),

@@ -76,6 +76,29 @@ def test_a_killed_process_goes_on_with_the_same_losses_bit_for_bit(place: Path) 
         left.unlink()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes in /proc")
+def test_torchrun_starts_again_what_was_killed_and_the_run_goes_on(place: Path) -> None:
+    plain = command(place, "run", "data.batch=2")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    process = subprocess.Popen(
+        [sys.executable, *launcher, *plain[1:]], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        wait_for(place / "run" / "log.csv", "\n9,", process)
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(workers) == 2
+        os.kill(int(workers[1]), signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.terminate()  # it ends its processes then
+        process.wait(60)
+    assert process.returncode == 0, said
+    assert "has lost the others" in said
+    assert "going on after step" in said and f"trained {STEPS} steps" in said
+    assert len(columns(place / "run")["loss.pixel"]) == STEPS
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_an_interruption_writes_a_checkpoint(place: Path, number: int, status: int, devices: int) -> None:

@@ -1,5 +1,6 @@
 """PSNR, SSIM and NIQE against the numbers of the published programs, and what they do at their limits."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from realesr_train.metrics.niqe import niqe
+from realesr_train.metrics.niqe import PRISTINE, niqe
 from realesr_train.metrics.psnr_ssim import psnr, psnr_batch, ssim, ssim_batch, to_luma
 
 Finder = Callable[[str], Path]
@@ -25,11 +26,6 @@ def numbers(golden: Finder) -> Numbers:
 @pytest.fixture(scope="module")
 def pairs(numbers: Numbers) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
     return list(zip(numbers["a_rgb"].astype(np.uint8), numbers["b_rgb"].astype(np.uint8), strict=True))
-
-
-@pytest.fixture(scope="module")
-def statistics(weights_file: Finder) -> Path:
-    return weights_file("niqe/niqe_pris_params.npz")
 
 
 def _tensor(pixels: npt.NDArray[np.float64]) -> torch.Tensor:
@@ -62,43 +58,48 @@ def test_luma_is_the_published_one(numbers: Numbers) -> None:
     assert found.numpy() == pytest.approx(numbers["y_channel_a0"], abs=2e-5)
 
 
+def test_the_statistics_of_niqe_are_the_published_ones() -> None:
+    published = "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296"
+    assert hashlib.sha256(PRISTINE.read_bytes()).hexdigest() == published
+
+
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_niqe_is_the_published_one(numbers: Numbers, statistics: Path, index: int) -> None:
+def test_niqe_is_the_published_one(numbers: Numbers, index: int) -> None:
     pixels = numbers[f"niqe_rgb_{index}"].astype(np.uint8)
     grey = np.round(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[:, :, None]
     of_luma, of_grey, within_border = numbers["niqe_values"][index]
-    assert niqe(pixels, statistics) == pytest.approx(of_luma, abs=0.01)
-    assert niqe(grey, statistics) == pytest.approx(of_grey, abs=0.01)
+    assert niqe(pixels) == pytest.approx(of_luma, abs=0.01)
+    assert niqe(grey) == pytest.approx(of_grey, abs=0.01)
     if math.isnan(within_border):
         with pytest.warns(RuntimeWarning, match="1 blocks of 96x96 pixels"):
-            assert math.isnan(niqe(pixels, statistics, border=4))
+            assert math.isnan(niqe(pixels, border=4))
     else:
-        assert niqe(pixels, statistics, border=4) == pytest.approx(within_border, abs=0.01)
+        assert niqe(pixels, border=4) == pytest.approx(within_border, abs=0.01)
 
 
-def test_niqe_leaves_out_flat_blocks_and_is_unknown_where_no_other_ones_are(numbers: Numbers, statistics: Path) -> None:
+def test_niqe_leaves_out_flat_blocks_and_is_unknown_where_no_other_ones_are(numbers: Numbers) -> None:
     pixels = numbers["niqe_rgb_1"].astype(np.uint8).copy()
-    whole = niqe(pixels, statistics)
+    whole = niqe(pixels)
     pixels[:96, :96] = 128
-    some_flat = niqe(pixels, statistics)
+    some_flat = niqe(pixels)
     assert math.isfinite(some_flat) and some_flat != whole
     pixels[:192, :192] = 128
     pixels[:, 192:] = 60
     with pytest.warns(RuntimeWarning, match="0 blocks that are not flat"):
-        assert math.isnan(niqe(pixels, statistics))
+        assert math.isnan(niqe(pixels))
 
 
-def test_niqe_looks_at_whole_blocks_from_the_upper_left_only(numbers: Numbers, statistics: Path) -> None:
+def test_niqe_looks_at_whole_blocks_from_the_upper_left_only(numbers: Numbers) -> None:
     pixels = numbers["niqe_rgb_1"].astype(np.uint8)  # 200x300
-    assert niqe(pixels, statistics) == niqe(pixels[:192, :288], statistics)
-    assert niqe(pixels, statistics) != niqe(pixels[8:, 12:], statistics)
-    assert niqe(pixels, statistics, border=2) == niqe(pixels[2:-2, 2:-2], statistics)
+    assert niqe(pixels) == niqe(pixels[:192, :288])
+    assert niqe(pixels) != niqe(pixels[8:, 12:])
+    assert niqe(pixels, border=2) == niqe(pixels[2:-2, 2:-2])
 
 
-def test_noise_makes_a_picture_less_natural(numbers: Numbers, statistics: Path, rng: np.random.Generator) -> None:
+def test_noise_makes_a_picture_less_natural(numbers: Numbers, rng: np.random.Generator) -> None:
     pixels = numbers["niqe_rgb_0"].astype(np.uint8)
     noisy = np.clip(pixels + rng.normal(0, 40, pixels.shape), 0, 255).astype(np.uint8)
-    assert niqe(noisy, statistics) > niqe(pixels, statistics) + 1
+    assert niqe(noisy) > niqe(pixels) + 1
 
 
 def test_equal_pictures_are_infinitely_far_from_differing_as_arrays_and_80_db_as_tensors(numbers: Numbers) -> None:

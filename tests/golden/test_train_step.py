@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from realesr_cli.models.rrdb import RRDBNet
 from realesr_train.discriminators.unet import UNetDiscriminator
 from realesr_train.ema import Ema
-from realesr_train.losses.perceptual import FeatureNetwork, PerceptualLoss
+from realesr_train.features import FeatureNetwork
+from realesr_train.losses.perceptual import PerceptualLoss
 from realesr_train.losses.pixel import l1
 from realesr_train.optim import make_optimizer
 from realesr_train.steps import Adversarial, Batch, Target, Term, Update, gan_step, generator_is_due, pixel_step

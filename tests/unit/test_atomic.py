@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from realesr_cli.atomic import replacing
+from realesr_cli.atomic import remove_leftovers, replacing
 from realesr_cli.errors import DiskFull, OutputError, OutputExists
 
 
@@ -61,3 +61,13 @@ def test_a_file_in_the_place_of_a_folder_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="file"), replacing(tmp_path / "file" / "a") as temporary:
         temporary.write_bytes(b"x")
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    keep = [".other.7.part.png", "a.png", ".a.png", ".a.part.png", ".a.7.part.jpg", ".a.b.png"]
+    for name in [".a.7.part.png", ".a.123456.part.png", ".no suffix.9.part", *keep]:
+        (tmp_path / name).write_bytes(b"half")
+    remove_leftovers([tmp_path / "a.png", tmp_path / "no suffix", tmp_path / "none" / "b.png"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(keep)
+    for path in tmp_path.glob(".*.part*"):
+        path.unlink()

@@ -28,7 +28,7 @@ def test_every_official_network_is_listed() -> None:
     assert len(list_models("discriminator")) == 3
     assert len(list_models("face-restorer")) == 5
     assert [entry.name for entry in list_models("detector")] == ["yunet"]
-    assert len(list_models("metric")) == 8
+    assert len(list_models("metric")) == 4
 
 
 def test_every_spelling_means_one_entry() -> None:

@@ -1,13 +1,16 @@
 """Faces over frames: still ones do not tremble, moving ones are followed, and none flickers."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
-from faces import Found, face_at, restorer
-from realesr_cli.faces.detect import Face
-from realesr_cli.faces.enhance import FaceEnhancer
+from faces import Found, Restorer, face_at, restorer
+from realesr_cli.faces.detect import Face, FaceDetector
+from realesr_cli.faces.enhance import FaceEnhancer, Pixels
+from realesr_cli.faces.frames import FrameFaces
 from realesr_cli.faces.track import FaceTracker
+from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.options import DeviceOptions, FaceOptions
 
 
@@ -78,14 +81,48 @@ def test_a_restored_face_stays_restored_until_it_is_clearly_refused() -> None:
     assert track([unsure])[0].refused == "uncertain", "it was gone"
 
 
-def test_a_still_shot_does_not_flicker() -> None:
-    tracker = FaceTracker()
-    enhance = FaceEnhancer(
-        restorer(lambda x: 1 - x, side=64),
-        Found(face_at(60, 50, scale=0.15)),  # type: ignore[arg-type]
-        device=DeviceOptions(device="cpu", precision="fp32"),
-    )
-    frame = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
-    results = [enhance(frame, frame, tracker=tracker) for _ in range(3)]
-    assert not np.array_equal(results[0], frame)
+def _enhancer(*faces: Face, model: LoadedModel, **options: Any) -> FaceEnhancer:
+    detector = cast(FaceDetector, Found(*faces))
+    device = DeviceOptions(device="cpu", precision="fp32")
+    return FaceEnhancer(model, detector, options=FaceOptions(**options), device=device)
+
+
+def _noise(seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (100, 120, 3), np.uint8)
+
+
+def test_a_still_shot_does_not_flicker_and_is_restored_once() -> None:
+    model = restorer(lambda x: 1 - x, side=64)
+    faces = FrameFaces(_enhancer(face_at(60, 50, scale=0.15), model=model))
+    results = []
+    for _ in range(3):
+        frame = _noise(0)
+        results.append(np.concatenate(list(faces([frame[:30], frame[30:]], frame, (100, 120)))))
+    assert not np.array_equal(results[0], _noise(0))
     assert all(np.array_equal(result, results[0]) for result in results)
+    assert cast(Restorer, model.network).batches.count(1) == 1
+    assert faces.frame_facts() == {"frames": 3, "frames_with_faces": 3, "restored": 3, "refused": {}}
+
+
+def test_frames_are_steady_counted_and_give_the_pairs_of_the_first_with_faces(rng: np.random.Generator) -> None:
+    detector, face = Found(), face_at(60, 50, scale=0.15)
+    enhancer = _enhancer(model=restorer(lambda x: 1 - x, side=64))
+    enhancer._detector = cast(FaceDetector, detector)
+    faces = FrameFaces(enhancer)
+    assert np.array_equal(np.concatenate(list(faces([_noise(0)], _noise(0), (100, 120)))), _noise(0))
+    assert faces.pairs == []
+    seen, places = [], []
+    for seed in range(1, 8):
+        detector.faces = [_shaken(rng, face, 0.15), replace(face_at(20, 20, scale=0.05), refused="small")]
+        frame = _noise(seed)
+        (restored,) = faces.restore(frame)
+        assert faces.restore(frame)[0] is restored, "the same frame again"
+        seen.append(detector.faces[0].landmarks)
+        places.append(restored.face.landmarks)
+        if seed == 1:
+            (first,) = faces.pairs
+    assert np.std(np.diff(places[2:], axis=0)) < 0.5 * np.std(np.diff(seen[2:], axis=0))
+    assert faces.frame_facts() == {"frames": 8, "frames_with_faces": 7, "restored": 7, "refused": {"small": 7}}
+    assert faces.pairs[0] is first
+    assert (first.shape, first.dtype) == ((64, 128, 3), np.uint8)
+    assert np.abs(first[:, :64] + first[:, 64:].astype(int) - 255).max() <= 1

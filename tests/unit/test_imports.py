@@ -18,12 +18,15 @@ _LIGHT = {
     "atomic",
     "reporting",
     "tiling",
+    "tree",
     "pipeline",
     "boxes",
     "containers",
     "image_formats",
     "image_header",
+    "journal",
     "metadata",
+    "naming",
     "tiff",
     "auto",
     "cache",
@@ -42,18 +45,34 @@ _FORBIDDEN = {
     "inference": {"engine", "upscaler", "faces", "image_io", "image_jobs", "cli"},
     "engine": {"upscaler", "faces", "image_io", "image_jobs", "cli"},
     "upscaler": {"faces", "image_io", "image_jobs", "cli"},
-    "image_jobs": {"cli"},
     "comparison": {"cli"},
     "pages": {"models", "device", "engine", "upscaler", "image_jobs", "comparison", "cli"},
+    "image_jobs": {"directory", "cli"},
+    "naming": {"image_io", "upscaler", "image_jobs", "directory", "cli"},
+    "tree": {"atomic", "image_io", "upscaler", "image_jobs", "naming", "journal", "directory", "cli"},
+    "journal": {"image_io", "upscaler", "image_jobs", "naming", "tree", "directory", "cli"},
+    "directory": {"cli"},
 }
 
 
 _LIGHT_TRAIN = {"config", "limits", "loss_config", "processes", "recipes", "tables", "train_checks", "train_config"}
 # what the training side may use of the program, and the commands that may use the training side
-_SHARED = {"errors", "atomic", "reporting", "image_formats", "image_header", "image_io", "weights", "device", "models"}
+_SHARED = {
+    "__version__",
+    "atomic",
+    "device",
+    "errors",
+    "image_formats",
+    "image_header",
+    "image_io",
+    "models",
+    "pipeline",
+    "reporting",
+    "weights",
+}
 _TRAINING_COMMANDS = {"cli.data", "cli.train", "cli.eval", "comparison"}
-_PURE = {"degradation", "losses", "discriminators", "metrics"}
-"""Packages of formulas: torch, numpy, the standard library, themselves and the configuration."""
+_PURE = {"degradation", "losses", "discriminators", "metrics", "features"}
+"""Formulas: torch, numpy, the standard library, themselves, the feature networks and the configuration."""
 
 
 def _modules(root: Path = ROOT) -> dict[str, ast.Module]:
@@ -97,7 +116,7 @@ def test_the_training_side_uses_little_of_the_program_and_its_formulas_nothing()
         package = name.split(".")[0]
         if package in _PURE:
             allowed = (*sys.stdlib_module_names, "torch", "numpy")
-            mine = ("realesr_train.config", "realesr_cli.errors", f"realesr_train.{package}")
+            mine = ("realesr_train.config", "realesr_train.features", "realesr_cli.errors", f"realesr_train.{package}")
             bad = {m for m in imported if m.split(".")[0] not in allowed and not m.startswith(mine)}
             assert not bad, f"realesr_train.{name} imports {bad}"
         if name in _LIGHT_TRAIN:
@@ -126,6 +145,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
         ["--version"],
         ["--help"],
         ["image", "--help"],
+        ["directory", "--help"],
         ["data", "degrade", "--help"],
         ["models", "list"],
         ["faces", "--help"],

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from realesr_cli.errors import ConfigError, CorruptWeights
+from realesr_train.features import FeatureNetwork
 from realesr_train.losses import adversarial, pixel
-from realesr_train.losses.perceptual import FeatureNetwork, PerceptualLoss, gram
+from realesr_train.losses.perceptual import PerceptualLoss, gram
 
 
 def vgg_tensors(widths: tuple[int, ...] = (4, 4, 6, 6, 8, 8, 8, 8), seed: int = 0) -> dict[str, Tensor]:

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 
 from realesr_cli.errors import RealesrError
-from realesr_cli.pipeline import run_pipeline
+from realesr_cli.pipeline import run_pipeline, run_pipelines
 
 
 class Run:
@@ -185,3 +186,74 @@ def test_saving_that_fails_ends_the_work_on_that_item() -> None:
     assert len(failed) == 1
     assert worked.count(2) < 10
     assert threading.active_count() == 1
+
+
+class Workers:
+    """Numbers through several workers."""
+
+    def __init__(self, count: int, workers: int, **stages: Any) -> None:
+        self.done: list[int] = []
+        self.failed: list[int] = []
+        self.by: list[int] = []
+        self.threads: set[int] = set()
+        self.stages = {"load": lambda n: n, "work": lambda n: None, "save": lambda n: None} | stages
+        self.count, self.workers = count, workers
+
+    def __call__(self) -> "Workers":
+        def work(worker: int, item: int, loaded: int) -> Any:
+            self.by.append(worker)
+            self.stages["work"](item)
+            yield item
+
+        def save(item: int, loaded: int, parts: Any) -> None:
+            list(parts)
+            self.stages["save"](item)
+
+        def on_done(item: int, saved: None) -> None:
+            self.threads.add(threading.get_ident())
+            self.done.append(item)
+
+        run_pipelines(
+            range(self.count),
+            load=self.stages["load"],
+            work=[partial(work, worker) for worker in range(self.workers)],
+            save=save,
+            on_done=on_done,
+            on_error=self.stages.get("on_error", lambda item, error: self.failed.append(item)),
+        )
+        return self
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_several_workers_share_the_items_and_report_in_order(workers: int) -> None:
+    run = Workers(40, workers, work=lambda n: time.sleep(0.001 * (n * 7 % 5)))()
+    assert run.done == list(range(40))
+    assert run.threads == {threading.get_ident()}
+    assert set(run.by) == set(range(workers))
+    assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("stage", ["load", "work", "save"])
+def test_one_bad_item_stops_none_of_several_workers(stage: str) -> None:
+    run = Workers(12, 2, **{stage: _fail_at(5, RealesrError("bad"))})()
+    assert (run.failed, run.done) == ([5], [n for n in range(12) if n != 5])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("stage", ["load", "work", "save"])
+def test_what_stops_one_worker_stops_all(stage: str, error: BaseException) -> None:
+    run = Workers(1000, 3, **{stage: _fail_at(7, error)})
+    with pytest.raises(type(error)):
+        run()
+    assert threading.active_count() == 1
+    assert run.done == sorted(run.done) and len(run.done) < 100
+
+
+def test_on_error_may_stop_all_workers() -> None:
+    def stop(item: int, error: RealesrError) -> None:
+        raise error
+
+    run = Workers(1000, 2, load=_fail_at(3, RealesrError("bad")), on_error=stop)
+    with pytest.raises(RealesrError):
+        run()
+    assert run.done[:3] == [0, 1, 2] and len(run.done) < 100 and threading.active_count() == 1

@@ -77,3 +77,16 @@ def test_quiet_keeps_errors_and_what_was_asked_for(capsys: pytest.CaptureFixture
     captured = capsys.readouterr()
     assert captured.out == "the plan\n"
     assert captured.err == "error: broken\nhint: mend it\n"
+
+
+def test_the_end_of_a_run_over_a_folder_repeats_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    failures = [{"input": f"{number}.png", "message": f"cannot decode {number}.png"} for number in range(25)]
+    reporter = TerminalReporter()
+    reporter.emit("skipped", input="a", output="b", reason="nothing has changed since it was made")
+    reporter.emit("moved", input="a", output="b")
+    reporter.emit("summary", done=1, skipped=2, failed=30, seconds=1.0, failures=failures)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["a moved to b", "1 done, 2 skipped, 30 failed, 1.0 s; failed:"]
+    assert lines[2:] == [f"  cannot decode {number}.png" for number in range(20)] + ["  and 10 more"]
+    TerminalReporter(verbose=True).emit("skipped", input="a", output="b", reason="nothing has changed")
+    assert capsys.readouterr().err == "a: b is already there\n"

@@ -97,7 +97,7 @@ def test_bands_are_let_go_as_they_are_written(rng: np.random.Generator, monkeypa
 
 
 def test_tiff_ends_before_its_offsets_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_writers, "_in_threads", lambda function, items: (bytes(2**20) for _ in items))
+    monkeypatch.setattr(row_writers, "in_threads", lambda function, items: (bytes(2**20) for _ in items))
     monkeypatch.setattr(row_writers, "_slabs", lambda bands, rows: range(5000))
 
     class Nowhere(io.BytesIO):

@@ -54,6 +54,18 @@ def test_an_export_upscales_a_picture_as_the_network_does(tmp_path: Path) -> Non
     assert (result != levels).mean() < 1e-3
 
 
+def test_a_deep_network_with_large_results_is_written_whatever_its_layout(tmp_path: Path) -> None:
+    """As trained, in channels_last, which rounds otherwise than what is read back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = RRDBNet(width=16, growth=8, blocks=6)
+    network.conv_last.weight.data.mul_(3000)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    read = load_model(_exported(network, tmp_path)).network
+    with torch.no_grad():
+        assert 1e-5 < (read(_picture()) - network(_picture())).abs().max() < 1e-3
+
+
 @pytest.mark.parametrize(
     "network",
     [

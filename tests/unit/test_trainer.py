@@ -1,5 +1,6 @@
 """The trainer: resuming, targets, skipped steps, stages, and that it learns."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from realesr_cli.errors import ConfigError, CorruptWeights, ModelNotFound, TrainingDiverged, UsageError
+from realesr_cli.errors import (
+    ConfigError,
+    CorruptWeights,
+    ModelNotFound,
+    OutOfMemory,
+    TrainingDiverged,
+    UsageError,
+)
 from realesr_cli.models.architectures import load_model
 from realesr_cli.models.colours import low
 from realesr_cli.reporting import NULL
@@ -90,6 +98,28 @@ def test_an_interrupted_run_goes_on_with_the_same_losses_bit_for_bit(
     assert ends[0].facts == ends[1].facts and ends[0].facts["best"]
     for name, tensors in ends[0].groups.items():
         assert all(torch.equal(value, ends[1].groups[name][key]) for key, value in tensors.items()), name
+
+
+def test_the_best_validation_is_remembered(place: Path) -> None:
+    """A later and worse one must not become the best of a run that goes on."""
+    (config,) = configs(place)
+    one, other = Trainer(config, "fp32", ALONE, Events()), Trainer(config, "fp32", ALONE, Events())
+    one.best, one.last_metrics = {"step": 3, "psnr_y_db": 30.0}, {"psnr_y_db": 29.0}
+    other.load_state(one.state())
+    assert (other.best, other.last_metrics) == (one.best, one.last_metrics)
+
+
+def test_what_goes_wrong_in_a_run_is_said_while_it_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer.validate
+
+    def tinted(*arguments: Any, **options: Any) -> dict[str, float]:
+        return {**original(*arguments, **options), "shift_r_levels": 9.0}
+
+    monkeypatch.setattr(trainer, "validate", tinted)
+    events = Events()
+    train(configs(place, overrides=["validation.every=2", "run.steps=8"]), events)
+    (warning,) = events.of("warning")
+    assert warning["code"] == "colour_drift" and warning["message"].startswith("red is ")
 
 
 def test_the_scaler_of_half_precision_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +268,57 @@ def test_steps_without_a_finite_gradient_are_counted_and_end_the_run(
     assert [skipped[step] for step in (2, 3, 4, 5, 8, 9, 11)] == [0, 1, 2, 2, 2, 3, 5]
     kept = checkpoint.load(checkpoint.folders(place / "run")[0][1])
     assert kept.step == 10 and all(value.isfinite().all() for value in kept.groups["model"].values())
+
+
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler"
+)
+
+
+@pytest.mark.slow  # half a minute where nothing is in the compiler's cache
+@needs_compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
+def test_a_compiled_network_learns_the_same_and_goes_on_bit_for_bit(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["run.steps=8", "validation.every=4", "run.compile=true"]
+    runs = {name: [*few, f'run.folder="{place / name}"'] for name in ("compiled", "halved", "plain")}
+    runs["plain"][2] = "run.compile=false"
+    for name in ("compiled", "plain"):
+        train(configs(place, TINY, GAN, overrides=runs[name]))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it was compiled
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(configs(place, TINY, GAN, overrides=runs["halved"]))
+    train(configs(place, TINY, GAN, overrides=runs["halved"]))
+    compiled, halved, plain = (columns(place / name) for name in ("compiled", "halved", "plain"))
+    assert halved == compiled and len(compiled["loss.pixel"]) == 8
+    assert set(plain) == set(compiled)
+    for name, values in plain.items():
+        assert values == pytest.approx(compiled[name], rel=1e-4, abs=1e-6), name
+    assert load_model(place / "compiled" / "model.safetensors").architecture == "SRVGGNetCompact"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
+def test_what_keeps_torch_from_compiling_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def fail(*_: Any) -> Any:
+        raise kind("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr(Trainer, "_train", fail)
+    with pytest.raises(ConfigError, match=r"run\.compile = true: .*No working C\+\+ compiler found$"):
+        train(configs(place, overrides=["run.compile=true"]))
+
+
+def test_memory_that_runs_out_is_told_with_what_to_lower(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Trainer, "_train", full)
+    with pytest.raises(OutOfMemory, match=r"data\.batch = 4 in data\.accumulate = 1 parts, data\.patch_px = 32"):
+        train(configs(place))
 
 
 def test_a_run_of_another_configuration_is_refused_by_key_unless_allowed(place: Path) -> None:

@@ -232,7 +232,8 @@ class DegradationConfig:
     final: FinalConfig = FinalConfig()
     draws: Literal["per_image", "per_batch"] = "per_image"
     """per_batch shares in a batch what the published code shares: resizes, kind of noise, second blur, final order and
-    crop (D1), and the field of grey Gaussian noise (D3)."""
+    crop (D1), and the field of grey Gaussian noise (D3). A batch is that of one device, as published: another number of
+    devices, which otherwise changes nothing, gives other pictures."""
     resize_step: Literal["size", "factor"] = "size"
     """factor: the first resize steps by 1 / factor, as published, which shifts the far edge (D2)."""
     jpeg_model: Literal["libjpeg", "legacy"] = "libjpeg"

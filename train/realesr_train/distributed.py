@@ -7,6 +7,8 @@ WORLD_SIZE, LOCAL_RANK. Every rank holds the same pool and reads its own share o
 
 import inspect
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from realesr_cli.device import find_device
@@ -58,19 +62,44 @@ def joined(device: str) -> Iterator[World]:
         torch.cuda.set_device(chosen)
     elif chosen.type != "cpu":
         raise UsageError(f"several processes cannot train on {chosen.type}", hint="use --devices 1")
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
+    store = _fresh(next(rendezvous("env://", rank, size))[0], rank, size)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield World(rank=rank, size=size, device=chosen)
     finally:
         torch.distributed.destroy_process_group()
 
 
+def _fresh(store: Store, rank: int, size: int) -> Store:
+    """A part of `store` for those alone who start together now.
+
+    When torchrun starts processes again it gives them the store of those before (torch 2.13), with the addresses of
+    processes that are gone. So each rank asks rank 0 for a new part by a name of its own, until it has taken it.
+    """
+    name = uuid.uuid4().hex
+    if rank:
+        store.set(f"asks/{rank}", name)
+        part = store.get(f"part/{name}").decode()
+        store.set(f"taken/{part}/{rank}", "")
+        return PrefixStore(part, store)
+    waiting = set(range(1, size))
+    while waiting:
+        for other in waiting:
+            if store.check([f"asks/{other}"]):  # perhaps of one that is gone
+                store.set(f"part/{store.get(f'asks/{other}').decode()}", name)
+        time.sleep(0.02)
+        waiting = {other for other in waiting if not store.check([f"taken/{name}/{other}"])}
+    return PrefixStore(name, store)
+
+
 def wrap(network: nn.Module, world: World, *, always_alike: bool) -> nn.Module:
     """The network, its gradients averaged over all ranks in backward passes; alone it stays as it is.
 
     `always_alike`: each backward pass exchanges the same gradients. Traps: said of a discriminator, which is frozen
-    while the generator learns, it makes torch leave gradients of some layers unaveraged, without a word; with several
-    micro-batches, of which only the last exchanges, torch 2.13 fails.
+    while the generator learns, it makes torch leave gradients of some layers unaveraged, without a word. With several
+    micro-batches, of which only the last exchanges, torch 2.13 fails in the first step; if that one exchanges all of
+    them it works, but sums in another order, and a run that goes on would no longer be the uninterrupted one.
     Buffers are left alone in forward: those of spectral normalisation are the same on all ranks anyway.
     """
     if world.size == 1:

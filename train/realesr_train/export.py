@@ -58,6 +58,7 @@ def export_run(network: nn.Module, target: Path, *, name: str, metadata: Mapping
     Raises: UnknownArchitecture, UsageError (weights too large for float16), OutputError (read back differently).
     """
     stored = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    stored.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as it is read back; channels_last rounds otherwise
     if half:
         stored.half()
         broken = next((key for key, value in stored.state_dict().items() if not bool(value.isfinite().all())), None)

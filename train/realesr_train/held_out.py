@@ -1,18 +1,26 @@
 """The data of a run: what is trained on, and the few pictures that are kept back from it to measure the network."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from realesr_cli.errors import ConfigError, UnsupportedInput
+from realesr_cli.errors import ConfigError, InputError
 from realesr_cli.reporting import Reporter
-from realesr_train.data.folder import Picture, decode, file_bytes, named_pictures
-from realesr_train.data.packed import SUFFIX
-from realesr_train.data.source import Source, open_pairs, open_pictures
+from realesr_train.data.folder import Picture, warn
+from realesr_train.data.source import (
+    Crops,
+    Group,
+    Source,
+    list_pairs,
+    list_pictures,
+    open_pairs,
+    open_pictures,
+    whole_pictures,
+)
 from realesr_train.degradation.draws import draw
 from realesr_train.degradation.second_order import apply
 from realesr_train.parts import input_multiple
@@ -21,8 +29,6 @@ from realesr_train.validation import Pair, make_pairs
 
 _LARGEST_SHARE = 10  # at most a tenth of the pictures is kept back
 _SMALLEST_PX = 64  # pictures below are not held out: they would measure borders
-
-Named = list[tuple[Path, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,89 +51,82 @@ def open_data(config: TrainConfig, reporter: Reporter) -> Data:
     if data.paired and not data.lr_folders and folder is not None:
         hint = 'name there the folder of low-resolution pictures, or give lists with lines "clean, low-resolution"'
         raise ConfigError(f"data.lr_folders is empty, but {folder} holds only one side of the pairs", hint=hint)
-    hr_places, lr_places = list(data.folders), list(data.lr_folders)
-    pairs: tuple[Pair, ...] = ()
+    source = _open_source(config, reporter)
+    smallest_px = min(wanted.crop_px, _SMALLEST_PX)
     if not wanted.every:
-        pass
-    elif wanted.folders:
-        lr = named_pictures(wanted.lr_folders) if wanted.lr_folders else None
-        pairs = _read_pairs(config, named_pictures(wanted.folders), lr, reporter)
-    elif data.paired and not lr_places:
-        reporter.emit("note", message="no validation: lists of pairs are trained on whole; name validation.folders")
-    elif wanted.held_out:
-        files = named_pictures([place for place in hr_places if place.suffix.lower() != SUFFIX])
-        packs = [place for place in hr_places if place.suffix.lower() == SUFFIX]
-        chosen = _chosen(files, wanted.held_out)
-        others = [one for one in files if one not in chosen]
-        lr = named_pictures(lr_places) if lr_places else None
-        if lr is not None and len({path.name for path, _ in files}) < len(files):
-            # the others will be named one by one, which tells nothing of their folders
-            reporter.emit("note", message="no validation: names repeat in sub-folders; name validation.folders")
-            chosen, others = [], []
-        pairs = _read_pairs(config, chosen, lr, reporter)
-        hr_places = [*packs, *(path for path, _ in others)] if others else hr_places
-        if lr is not None and chosen:
-            kept = {_stem(name) for _, name in chosen}
-            lr_places = [path for path, name in lr if _stem(name) not in kept]
-    source: Source
+        return Data(source=source, pairs=())
+    if wanted.folders:
+        are_lists = config.is_paired and all(place.suffix.lower() == ".txt" for place in wanted.folders)
+        if wanted.lr_folders or are_lists:
+            groups = list_pairs(
+                wanted.folders, wanted.lr_folders, scale=config.scale, smallest_px=smallest_px, reporter=reporter
+            )
+        else:
+            groups = list_pictures(wanted.folders, smallest_px=smallest_px, reporter=reporter)
+        return Data(source=source, pairs=_make_pairs(config, _read(whole_pictures(groups))))
+    chosen = _chosen(whole_pictures(source.groups), wanted.held_out, smallest_px)
+    read = _read(chosen, reporter)
+    if wanted.held_out and not read:
+        message = f"no validation: nothing can be kept back of {len(source)} pictures; name validation.folders"
+        reporter.emit("note", message=message)
+    return Data(source=source.without(chosen) if chosen else source, pairs=_make_pairs(config, read))
+
+
+def _open_source(config: TrainConfig, reporter: Reporter) -> Crops:
+    data = config.data
+    turns = {"flips": data.flips, "rotations": data.rotations}
     if config.is_paired:
-        source = open_pairs(
-            hr_places,
-            lr_places,
-            scale=config.scale,
-            crop_px=data.patch_px,
-            flips=data.flips,
-            rotations=data.rotations,
-            reporter=reporter,
+        return open_pairs(
+            data.folders, data.lr_folders, scale=config.scale, crop_px=data.patch_px, **turns, reporter=reporter
         )
-    else:
-        source = open_pictures(
-            hr_places, crop_px=data.crop_px, flips=data.flips, rotations=data.rotations, reporter=reporter
-        )
-    return Data(source=source, pairs=pairs)
+    return open_pictures(data.folders, crop_px=data.crop_px, **turns, reporter=reporter)
 
 
-def _chosen(files: Named, count: int) -> Named:
-    """Evenly spread over the names, the same in every run."""
-    count = min(count, len(files) // _LARGEST_SHARE)
-    return [files[(2 * number + 1) * len(files) // (2 * count)] for number in range(count)]
+def _chosen(pictures: Sequence[Group], count: int, smallest_px: int) -> list[Group]:
+    """Evenly spread, the same in every run."""
+    count = min(count, len(pictures) // _LARGEST_SHARE)
+    large = [group for group in pictures if min(group[0].size_px) >= smallest_px]
+    count = min(count, len(large))
+    return [large[(2 * number + 1) * len(large) // (2 * count)] for number in range(count)]
 
 
-def _read_pairs(config: TrainConfig, hr: Named, lr: Named | None, reporter: Reporter) -> tuple[Pair, ...]:
-    """Raises: UnreadableInput, UnsupportedInput."""
-    scale, side = config.scale, config.validation.crop_px
-    pictures: dict[str, tuple[Picture, str]] = {}
-    for path, name in hr:
-        picture = decode(file_bytes(path), str(path))
-        if min(picture.shape[:2]) < min(side, _SMALLEST_PX):
-            reporter.emit("note", message=f"not validated on: {path} is too small")
-            continue
-        pictures[_file_name(name, pictures)] = (picture, name)
-    if lr is None:
-        crops = {key: _middle(picture, side) for key, (picture, _) in pictures.items()}
+def _read(groups: Sequence[Group], reporter: Reporter | None = None) -> dict[str, list[Picture]]:
+    """The pictures of each group under a name for its sample sheet.
 
-        def degrade(picture: Tensor, number: int) -> Tensor:
-            height, width = picture.shape[2:]
-            samples = torch.tensor([number])
-            seed = config.validation.seed
-            draws = draw(config.degradation, scale=scale, seed=seed, samples=samples, height=height, width=width)
-            return apply(picture, draws)
+    What cannot be read is told to `reporter` and left out; without one it is an error.
 
-        return make_pairs(crops, degrade, scale=scale, multiple_of=input_multiple(config))
-    reduced = {_stem(name): path for path, name in lr}
-    pairs = []
-    for key, (picture, name) in pictures.items():
-        low_path = reduced.get(_stem(name))
-        if low_path is None:
-            raise UnsupportedInput(f"no low-resolution picture for validation picture {name}", hint="give it its name")
-        low = decode(file_bytes(low_path), str(low_path))
-        if any(size != scale * small for size, small in zip(picture.shape[:2], low.shape[:2], strict=True)):
-            sizes = f"{picture.shape[1]}x{picture.shape[0]} and {low.shape[1]}x{low.shape[0]}"
-            raise UnsupportedInput(f"validation pair {name}: {sizes} pixels are not 1 to {scale}", path=low_path)
-        multiple = input_multiple(config)
-        low = _middle(low, side // scale, multiple)
-        pairs.append(Pair(name=key, lq=low, hr=_middle(picture, side, scale * multiple, scale)))
-    return tuple(pairs)
+    Raises: UnreadableInput, UnsupportedInput.
+    """
+    found: dict[str, list[Picture]] = {}
+    for group in groups:
+        try:
+            pictures = [one.read() for one in group]
+        except InputError as error:
+            if reporter is None:
+                raise
+            warn(reporter, "unreadable", f"not validated on: {error.message}", error.hint)
+        else:
+            found[_file_name(group[0].name, found)] = pictures
+    return found
+
+
+def _make_pairs(config: TrainConfig, pictures: Mapping[str, Sequence[Picture]]) -> tuple[Pair, ...]:
+    """Raises: UnsupportedInput (a pair whose sizes do not fit)."""
+    scale, side, multiple = config.scale, config.validation.crop_px, input_multiple(config)
+
+    def degrade(picture: Tensor, number: int) -> Tensor:
+        height, width = picture.shape[2:]
+        samples, seed = torch.tensor([number]), config.validation.seed
+        draws = draw(config.degradation, scale=scale, seed=seed, samples=samples, height=height, width=width)
+        return apply(picture, draws)
+
+    clean = {name: _middle(group[0], side) for name, group in pictures.items() if len(group) == 1}
+    if clean:
+        return make_pairs(clean, degrade, scale=scale, multiple_of=multiple)
+    return tuple(
+        Pair(name=name, lq=_middle(low, side // scale, multiple), hr=_middle(picture, side, scale * multiple, scale))
+        for name, (picture, low) in pictures.items()
+    )
 
 
 def _middle(picture: Picture, side_px: int, step: int = 1, grid: int = 1) -> Picture:
@@ -139,11 +138,7 @@ def _middle(picture: Picture, side_px: int, step: int = 1, grid: int = 1) -> Pic
     return np.ascontiguousarray(picture)
 
 
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
-
-
 def _file_name(name: str, taken: Collection[str]) -> str:
     """A name for the sample sheets, without folders."""
-    plain = _stem(name).replace("/", "_")
+    plain = str(PurePosixPath(name).with_suffix("")).replace("/", "_")
     return plain if plain not in taken else f"{plain}_{len(taken)}"

@@ -5,16 +5,17 @@ model of the one before. Each such folder holds its resolved configuration, `con
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.distributed import DistError
 
 from realesr_cli.atomic import output_error, replacing
-from realesr_cli.device import keep_freed_memory
-from realesr_cli.errors import ConfigError, RealesrError, UsageError
+from realesr_cli.device import is_out_of_memory, keep_freed_memory
+from realesr_cli.errors import ConfigError, DeviceError, OutOfMemory, RealesrError, UsageError
 from realesr_cli.models.architectures import load_model
 from realesr_cli.reporting import NULL, Reporter
 from realesr_train import checkpoint, distributed
@@ -93,13 +94,41 @@ def train(stages: Sequence[TrainConfig], reporter: Reporter, *, allow_change: bo
             if result is not None and not stage.model.start_from:
                 stage = replace(stage, model=replace(stage.model, start_from=str(result.model.resolve())))
             counted = (number + 1, len(stages))
-            result = _train_stage(stage, place, world, reporter, stage=counted, allow_change=allow_change)
+            with _failures_of_torch_told(stage, world):
+                result = _train_stage(stage, place, world, reporter, stage=counted, allow_change=allow_change)
         assert result is not None
         if len(stages) > 1 and world.is_main:
             with replacing(folder / MODEL) as temporary:
                 temporary.write_bytes(result.model.read_bytes())
             result = replace(result, model=folder / MODEL)
         return replace(result, steps=sum(stage.run.steps for stage in stages))
+
+
+@contextmanager
+def _failures_of_torch_told(config: TrainConfig, world: World) -> Iterator[None]:
+    """Raises: OutOfMemory, ConfigError (torch.compile cannot work here), DeviceError (another process is gone) in place
+    of what torch raises.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if config.run.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            why = str(error).partition("\n")[0]
+            hint = "it needs a C++ compiler, on a GPU also the package triton; or say run.compile = false"
+            raise ConfigError(f"run.compile = true: torch.compile fails here: {why}", hint=hint) from error
+        if isinstance(error, DistError) or (world.size > 1 and "gloo" in str(error)):
+            raise DeviceError(
+                f"process {world.rank + 1} of {world.size} has lost the others",
+                hint="the first that failed says why; the same command goes on from the last checkpoint",
+            ) from error
+        if not is_out_of_memory(error):
+            raise
+        data = config.data
+        raise OutOfMemory(
+            f"not enough memory on {world.device} to train with data.batch = {data.batch} in "
+            f"data.accumulate = {data.accumulate} parts, data.patch_px = {data.patch_px}",
+            hint="raise data.accumulate, or lower the others; --allow-change goes on with that",
+        ) from error
 
 
 def _train_stage(

@@ -21,8 +21,9 @@ from realesr_cli.reporting import Reporter
 from realesr_train.discriminators.patch import PatchDiscriminator
 from realesr_train.discriminators.unet import UNetDiscriminator
 from realesr_train.discriminators.vgg import SRGANDiscriminator, VGGDiscriminator
+from realesr_train.features import FeatureNetwork
 from realesr_train.loss_config import PixelKind
-from realesr_train.losses.perceptual import FeatureNetwork, PerceptualLoss
+from realesr_train.losses.perceptual import PerceptualLoss
 from realesr_train.losses.pixel import charbonnier, l1, mse
 from realesr_train.optim import learning_rate
 from realesr_train.start import bilinear_start, load_start

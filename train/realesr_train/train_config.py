@@ -215,7 +215,7 @@ class ValidationConfig:
     every: int = 5000
     """Steps from one validation to the next; 0: none."""
     folders: tuple[Path, ...] = ()
-    """Clean pictures; none: `held_out` pictures are taken out of the training set."""
+    """Clean pictures, or lists of pairs as in `data`; none: `held_out` pictures are taken out of the training set."""
     lr_folders: tuple[Path, ...] = ()
     """Their low-resolution pictures; none: they are degraded as in training."""
     held_out: int = 8

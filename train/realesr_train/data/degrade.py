@@ -2,7 +2,8 @@
 
 Traps: the number of a picture's sample is its place among the inputs, so the same list gives the same files. Sides that
 are no multiple of the scale lose what is left over at the right and bottom. A picture takes about 100 bytes of memory
-for each pixel of its largest step (one of 12 million pixels enlarged 1.5 times: 2.8 GB).
+for each pixel of its largest step (one of 12 million pixels enlarged 1.5 times: 2.8 GB), and is refused beforehand
+where they are not free.
 """
 
 import json
@@ -21,8 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from realesr_cli.atomic import output_error
-from realesr_cli.errors import DiskFull, OutputExists, RealesrError, UnreadableInput, UnsupportedInput, UsageError
-from realesr_cli.image_formats import WRITABLE_SUFFIXES
+from realesr_cli.device import free_memory_bytes, is_out_of_memory
+from realesr_cli.errors import (
+    DiskFull,
+    OutOfMemory,
+    OutputExists,
+    RealesrError,
+    UnreadableInput,
+    UnsupportedInput,
+    UsageError,
+)
+from realesr_cli.image_formats import FULL_COLOUR_SUFFIXES
 from realesr_cli.image_io import Image, read_image, write_image
 from realesr_cli.reporting import Reporter, progress
 from realesr_train.config import DegradationConfig
@@ -32,9 +42,12 @@ from realesr_train.degradation.resize import imresize
 from realesr_train.degradation.second_order import apply, fit_crop
 
 RECORD = "draws.jsonl"
+_SMALLER = "close other programs, or cut the picture into pieces"
 _SHEET_SIDE = 4
 _TILE_PX = 320
 _LINE_PX = 18
+_BYTES_A_PIXEL = 95
+"""Measured: 96 to 97 for pictures of 6 million pixels, 86 where the first resize enlarges most."""
 
 Done = Callable[[], None]
 """`done()` hears of each picture that was written."""
@@ -99,12 +112,12 @@ def _pictures(inputs: Sequence[Path], output: Path | None = None) -> list[tuple[
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path)
             is_hidden = any(part.startswith(".") for part in name.parts)
-            if file.suffix.lower() not in WRITABLE_SUFFIXES or is_hidden or not file.is_file():
+            if file.suffix.lower() not in FULL_COLOUR_SUFFIXES or is_hidden or not file.is_file():
                 continue
             if not (is_output_inside and output is not None and file.resolve().is_relative_to(output.resolve())):
                 found.append((file, name))
         if not found:
-            raise UnreadableInput(f"{path} holds no pictures", hint=f"known are {', '.join(WRITABLE_SUFFIXES)}")
+            raise UnreadableInput(f"{path} holds no pictures", hint=f"known are {', '.join(FULL_COLOUR_SUFFIXES)}")
         pictures += found
     return pictures
 
@@ -149,6 +162,7 @@ def degrade_files(
             pixels = _cut(pixels, draws.scale, job.source, reporter)
         else:
             raise UnsupportedInput(f"{job.source}: {replay} has no line for {name}", path=job.source)
+        _check_memory(draws, job.source)
         try:
             lq = apply(pixels[None], draws)
         except ValueError as error:
@@ -195,23 +209,26 @@ class _Record:
 def reduce_files(
     jobs: Sequence[Job], *, scale: int, overwrite: bool, reporter: Reporter, done: Done, fail: Fail
 ) -> None:
-    """Writes each picture 1/scale as large, as MATLAB's `imresize` of its bytes.
-
-    MATLAB rounds to the input's whole numbers between rows and columns too: on Set5 without that a tenth of the values
-    differ by one from the published files, with it one in three thousand.
-
-    Raises: DiskFull.
-    """
+    """Writes each picture 1/scale as large, as `reduced` makes it. Raises: DiskFull."""
 
     def reduce(job: Job) -> NDArray[Any]:
         pixels, white = _read_rgb(job.source, reporter)
-        pixels = _cut(pixels, scale, job.source, reporter)[None].double()
-        height, width = (side // scale for side in pixels.shape[2:])
-        for size in ((height, pixels.shape[3]), (height, width)):
-            pixels = (imresize(pixels, size=size) * white + 0.5).floor().clamp(0, white) / white
-        return _to_bytes(pixels[0])
+        return _to_bytes(reduced(_cut(pixels, scale, job.source, reporter), scale, white))
 
     _run(jobs, reduce, overwrite=overwrite, reporter=reporter, done=done, fail=fail)
+
+
+def reduced(pixels: Tensor, scale: int, white: float = 255) -> Tensor:
+    """(3, H, W) in [0, 1], whose sides are multiples of `scale`, reduced as MATLAB's `imresize` of the bytes would.
+
+    MATLAB rounds to the input's whole numbers between rows and columns too: on Set5 without that a tenth of the values
+    differ by one from the published files, with it one in three thousand. `white` is the largest of these numbers.
+    """
+    planes = pixels[None].double()
+    height, width = (side // scale for side in pixels.shape[1:])
+    for size in ((height, pixels.shape[2]), (height, width)):
+        planes = (imresize(planes, size=size) * white + 0.5).floor().clamp(0, white) / white
+    return planes[0]
 
 
 def contact_sheet(
@@ -300,7 +317,7 @@ def _run(
                 if job.target.exists() and not overwrite:
                     hint = "--overwrite replaces it, --skip-existing leaves it alone"
                     raise OutputExists(f"{job.target} is already there", hint=hint)
-                pixels = work(job)
+                pixels = _within_memory(work, job)
                 _make_folder(job.target.parent)
                 write_image(job.target, Image(pixels=pixels), overwrite=overwrite, reporter=reporter)
             except DiskFull:
@@ -320,6 +337,29 @@ def _run(
                 )
                 done()
             advance(1)
+
+
+def _check_memory(draws: Draws, path: Path) -> None:
+    """Raises: OutOfMemory (the chain will not fit)."""
+    sizes_px = [draws.height * draws.width, *(int(one.resize.target[0].prod()) for one in draws.passes)]
+    needed, free = _BYTES_A_PIXEL * max(sizes_px), free_memory_bytes(torch.device("cpu"))
+    if needed > free:
+        raise OutOfMemory(
+            f"{path}: degrading {draws.width}x{draws.height} pixels needs {needed / 2**30:.1f} GiB of memory; "
+            f"{free / 2**30:.1f} free",
+            hint=_SMALLER,
+            path=path,
+        )
+
+
+def _within_memory(work: Callable[[Job], NDArray[Any]], job: Job) -> NDArray[Any]:
+    """What `work` gives. Raises: OutOfMemory, and what `work` raises."""
+    try:
+        return work(job)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"not enough memory for {job.source}", hint=_SMALLER, path=job.source) from error
 
 
 def _make_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr_cli.errors import UnreadableInput
-from realesr_cli.image_formats import WRITABLE_SUFFIXES
+from realesr_cli.image_formats import FULL_COLOUR_SUFFIXES
 from realesr_cli.image_header import read_header, sniff
 from realesr_cli.image_io import read_image
 from realesr_cli.reporting import NULL, Reporter
@@ -61,7 +61,7 @@ def named_pictures(places: Sequence[Path]) -> list[tuple[Path, str]]:
             files = _in_folder(place)
             if not files:
                 raise UnreadableInput(
-                    f"{place} holds no pictures", hint=f"known are {', '.join(WRITABLE_SUFFIXES)}", path=place
+                    f"{place} holds no pictures", hint=f"known are {', '.join(FULL_COLOUR_SUFFIXES)}", path=place
                 )
             found += files
         elif place.suffix.lower() == ".txt":
@@ -74,7 +74,7 @@ def named_pictures(places: Sequence[Path]) -> list[tuple[Path, str]]:
 
 
 def _in_folder(folder: Path) -> list[tuple[Path, str]]:
-    relative = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in WRITABLE_SUFFIXES)
+    relative = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in FULL_COLOUR_SUFFIXES)
     names = sorted(name.as_posix() for name in relative if not any(part.startswith(".") for part in name.parts))
     return [(folder / name, name) for name in names if (folder / name).is_file()]
 
@@ -120,7 +120,8 @@ def survey(paths: Sequence[Path], *, smallest_px: int, reporter: Reporter = NULL
         first = rejected[0][1] if rejected else "no files were given"
         raise UnreadableInput(
             f"none of {len(paths)} files can be used; the first: {first}",
-            hint=f"give pictures of at least {smallest_px} pixels a side, in {', '.join(WRITABLE_SUFFIXES[:4])} files",
+            hint=f"give pictures of at least {smallest_px} pixels a side, in "
+            f"{', '.join(FULL_COLOUR_SUFFIXES[:4])} files",
             path=paths[0] if paths else None,
         )
     seen = [fact for fact in facts if isinstance(fact, _Facts)]
@@ -217,6 +218,10 @@ class LazyPicture:
     """(height, width), as the header says."""
     read: Callable[[], Picture]
     """Raises UnreadableInput, UnsupportedInput."""
+    origin: str
+    """The same for all crops and reduced copies of one picture, and for it itself."""
+    whole: "LazyPicture | None" = None
+    """Of a crop: the picture that it is cut out of."""
 
 
 def open_files(named: Sequence[tuple[Path, str]], *, smallest_px: int, reporter: Reporter) -> list[LazyPicture]:
@@ -224,7 +229,7 @@ def open_files(named: Sequence[tuple[Path, str]], *, smallest_px: int, reporter:
     found = survey([path for path, _ in named], smallest_px=smallest_px, reporter=reporter)
     sizes = dict(zip(found.usable, found.sizes_px, strict=True))
     return [
-        LazyPicture(name=name, size_px=sizes[path], read=partial(read_picture, path))
+        LazyPicture(name=name, size_px=sizes[path], read=partial(read_picture, path), origin=str(path))
         for path, name in named
         if path in sizes
     ]

@@ -10,9 +10,10 @@ Reading a crop of a raw picture touches only the pages that hold its rows. Crops
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,7 @@ _START = b"realesr pack 1\n\0"
 _END = b"realesr pack end"
 _FOOTER = struct.Struct("<QQ32s16s")
 _VERSION = 1
+_COPY = re.compile(r"@\d+x\d+$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +44,11 @@ class Entry:
     width: int
     data: bytes
     """Its pixels, or the bytes of its file."""
+
+
+def copy_name(name: str, height: int, width: int) -> str:
+    """What a reduced copy is called; so readers know which pictures show the same."""
+    return f"{name}@{width}x{height}"
 
 
 def write_pack(
@@ -112,8 +119,19 @@ class Pack:
 
     def pictures(self) -> list[LazyPicture]:
         """The pictures, or the crops where it was made with `crop_px`; those of one picture have its name."""
+        wholes = [
+            LazyPicture(
+                name=one["name"],
+                size_px=(one["height"], one["width"]),
+                read=partial(self._stored, number),
+                origin=f"{self.path}: {_COPY.sub('', one['name'])}",
+            )
+            for number, one in enumerate(self._pictures)
+        ]
+        if self._crop_px is None:
+            return wholes
         return [
-            LazyPicture(name=self._pictures[number]["name"], size_px=self._size(number), read=partial(self.read, index))
+            replace(wholes[number], size_px=self._size(number), read=partial(self._crop, index), whole=wholes[number])
             for index, (number, _, _) in enumerate(self._windows)
         ]
 
@@ -140,17 +158,18 @@ class Pack:
         height, width = one["height"], one["width"]
         return (height, width) if side is None else (min(height, side), min(width, side))
 
-    def read(self, index: int) -> Picture:
-        """(H, W, 3) uint8 RGB; of a raw pack a read-only view into the file. Raises: UnreadableInput."""
+    def _crop(self, index: int) -> Picture:
+        """As `_stored`."""
         number, top, left = self._windows[index]
-        one = self._pictures[number]
-        data = self._content(number)
-        if self._raw:
-            pixels = data.reshape(one["height"], one["width"], 3)
-        else:
-            pixels = decode(data.tobytes(), f"{one['name']} in {self.path}")
         height, width = self._size(number)
-        return pixels[top : top + height, left : left + width]
+        return self._stored(number)[top : top + height, left : left + width]
+
+    def _stored(self, number: int) -> Picture:
+        """(H, W, 3) uint8 RGB; of a raw pack a read-only view into the file. Raises: UnreadableInput."""
+        one, data = self._pictures[number], self._content(number)
+        if self._raw:
+            return data.reshape(one["height"], one["width"], 3)
+        return decode(data.tobytes(), f"{one['name']} in {self.path}")
 
     def verify(self) -> tuple[str, ...]:
         """The names of the pictures whose bytes are not those that were written; reads the whole file."""

@@ -20,8 +20,8 @@ from realesr_cli.image_io import Image, encode_image, read_image
 from realesr_cli.reporting import NULL, Reporter, progress
 from realesr_train.data.degrade import Fail
 from realesr_train.data.folder import Picture, file_bytes, named_pictures, report_losses, to_picture, warn
-from realesr_train.data.packed import SUFFIX, Entry, Pack, Storage, write_pack
-from realesr_train.data.source import open_pairs
+from realesr_train.data.packed import SUFFIX, Entry, Pack, Storage, copy_name, write_pack
+from realesr_train.data.source import list_pairs
 from realesr_train.degradation.resize import imresize
 
 _CROP_PX = 400  # of the published training
@@ -137,7 +137,7 @@ def check(places: Sequence[Path], partners: Sequence[Path], *, scale: int, repor
             _describe(group, sizes, least_px * 4, reporter)
     if partners:
         # the sizes are known to be large enough, and what is not was reported
-        open_pairs(places, partners, scale=scale, crop_px=scale, reporter=NULL)
+        list_pairs(places, partners, scale=scale, smallest_px=scale, reporter=NULL)
     return good
 
 
@@ -186,7 +186,7 @@ def _made(path: Path, name: str, storage: Storage | None, multi_scale: bool, rep
     for size in _copy_sizes(height, width) if multi_scale else []:
         copy = _reduced(picture, size)
         content = encode_image(Path("copy.png"), Image(pixels=copy)) if storage == "encoded" else copy.tobytes()
-        entries.append(Entry(name=f"{name}@{size[1]}x{size[0]}", height=size[0], width=size[1], data=content))
+        entries.append(Entry(name=copy_name(name, *size), height=size[0], width=size[1], data=content))
     deep = decoded.dtype == np.uint16
     return _Read(height=height, width=width, alpha=decoded.shape[2] == 4, deep=deep, entries=tuple(entries))
 

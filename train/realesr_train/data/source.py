@@ -25,6 +25,9 @@ _ATTEMPTS = 64
 _LISTED = 10
 _USABLE_SHARE = 4
 
+Group = tuple[LazyPicture] | tuple[LazyPicture, LazyPicture]
+"""A clean picture, or one and its low-resolution one."""
+
 
 class Source(Protocol):
     """Training samples by number, 0, 1, ... without end; any thread may ask for any of them."""
@@ -42,7 +45,7 @@ class Source(Protocol):
 
 def open_pictures(
     places: Sequence[Path], *, crop_px: int, flips: bool = True, rotations: bool = False, reporter: Reporter = NULL
-) -> Source:
+) -> "Crops":
     """Crops "hr" of the pictures in folders, lists (.txt), packs and files.
 
     Pictures smaller than the crop are continued at the right and bottom by reflection; those with a side below a
@@ -51,9 +54,9 @@ def open_pictures(
 
     Raises: UnreadableInput, UnsupportedInput (nothing usable, or a place that cannot be read).
     """
-    pictures = _listing(places).open(max(1, crop_px // _USABLE_SHARE), reporter)
+    pictures = list_pictures(places, smallest_px=max(1, crop_px // _USABLE_SHARE), reporter=reporter)
     _tell_of_small_ones(pictures, crop_px, reporter)
-    return _Crops([(one,) for one in pictures], 1, crop_px, flips, rotations, reporter)
+    return Crops(pictures, 1, crop_px, flips, rotations, reporter)
 
 
 def open_pairs(
@@ -65,7 +68,7 @@ def open_pairs(
     flips: bool = True,
     rotations: bool = False,
     reporter: Reporter = NULL,
-) -> Source:
+) -> "Crops":
     """Crops "gt" and "lq" of pictures and their reduced ones, which have the same names in their folders, suffixes
     aside. Without `lr_places` the places are lists with lines "gt, lq". Both pictures of a pair are mirrored and turned
     alike; otherwise as `open_pictures`.
@@ -75,7 +78,23 @@ def open_pairs(
     """
     if crop_px % scale:
         raise ConfigError(f"crop_px = {crop_px} must be a multiple of the scale, {scale}")
-    smallest_px = max(1, crop_px // scale // _USABLE_SHARE)
+    smallest_px = max(1, crop_px // scale // _USABLE_SHARE) * scale
+    pairs = list_pairs(hr_places, lr_places, scale=scale, smallest_px=smallest_px, reporter=reporter)
+    _tell_of_small_ones(pairs, crop_px, reporter)
+    return Crops(pairs, scale, crop_px, flips, rotations, reporter)
+
+
+def list_pictures(places: Sequence[Path], *, smallest_px: int, reporter: Reporter = NULL) -> list[Group]:
+    """The usable pictures in folders, lists (.txt), packs and files, by their headers, of which the others are
+    reported. Raises: UnreadableInput, UnsupportedInput.
+    """
+    return [(one,) for one in _listing(places).open(smallest_px, reporter)]
+
+
+def list_pairs(
+    hr_places: Sequence[Path], lr_places: Sequence[Path], *, scale: int, smallest_px: int, reporter: Reporter = NULL
+) -> list[Group]:
+    """As `list_pictures`, the pairs that `open_pairs` crops. Raises: UnreadableInput, UnsupportedInput."""
     if lr_places:
         hr, lr = (_by_stem(_listing(places), places) for places in (hr_places, lr_places))
         _check_partners(set(hr.names()), set(lr.names()), lr_places)
@@ -83,17 +102,21 @@ def open_pairs(
     else:
         pairs_listed = [pair for place in hr_places for pair in _listed_pairs(place)]
         hr, lr = (_Listing([], [(pair[side], line) for pair, line in pairs_listed]) for side in (0, 1))
-    gt = {one.name: one for one in hr.open(smallest_px * scale, reporter)}
-    lq = {one.name: one for one in lr.open(smallest_px, reporter)}
-    pairs = [(gt[name], lq[name]) for name in gt if name in lq]
+    gt = {one.name: one for one in hr.open(smallest_px, reporter)}
+    lq = {one.name: one for one in lr.open(max(1, smallest_px // scale), reporter)}
+    pairs: list[Group] = [(gt[name], lq[name]) for name in gt if name in lq]
     if not pairs:
         raise UnreadableInput("no pair has two usable pictures", hint="the warnings say why")
     _check_sizes(pairs, scale)
-    _tell_of_small_ones([one for one, _ in pairs], crop_px, reporter)
-    return _Crops(pairs, scale, crop_px, flips, rotations, reporter)
+    return pairs
 
 
-Pair = tuple[LazyPicture, LazyPicture]
+def whole_pictures(groups: Sequence[Group]) -> list[Group]:
+    """The pictures, or pairs, that `groups` are crops and reduced copies of, each once, in their order."""
+    first: dict[str, Group] = {}
+    for group in groups:
+        first.setdefault(group[0].origin, group)
+    return [(one[0].whole or one[0],) if len(one) == 1 else one for one in first.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +142,10 @@ def _listing(places: Sequence[Path]) -> _Listing:
     return _Listing(packed, named_pictures([place for place in places if place not in packs]))
 
 
-def _tell_of_small_ones(pictures: Sequence[LazyPicture], crop_px: int, reporter: Reporter) -> None:
-    small = [one.name for one in pictures if min(one.size_px) < crop_px]
+def _tell_of_small_ones(groups: Sequence[Group], crop_px: int, reporter: Reporter) -> None:
+    small = [group[0].name for group in groups if min(group[0].size_px) < crop_px]
     if small:
-        what = f"{len(small)} of {len(pictures)} pictures have a side below the crop's {crop_px} pixels"
+        what = f"{len(small)} of {len(groups)} pictures have a side below the crop's {crop_px} pixels"
         warn(reporter, "small", f"{what} and are continued by reflection; the first: {small[0]}")
 
 
@@ -170,10 +193,10 @@ def _listed_pairs(path: Path) -> list[tuple[tuple[Path, Path], str]]:
     return pairs
 
 
-def _check_sizes(pairs: Sequence[Pair], scale: int) -> None:
+def _check_sizes(pairs: Sequence[Group], scale: int) -> None:
     """Raises: UnsupportedInput (a pair whose sizes do not fit)."""
     wrong = []
-    for gt, lq in pairs:
+    for gt, lq in (group for group in pairs if len(group) == 2):
         if not _fit(gt.size_px, lq.size_px, scale):
             # an EXIF turn, or the tiles of a TIFF file, make headers differ from pictures
             (height, width), (lq_height, lq_width) = (one.read().shape[:2] for one in (gt, lq))
@@ -188,19 +211,19 @@ def _fit(gt: tuple[int, ...], lq: tuple[int, ...], scale: int) -> bool:
     return gt == (lq[0] * scale, lq[1] * scale)
 
 
-class _Crops:
-    """The source of all kinds: square crops of tuples of pictures, of which the last is the smallest."""
+class Crops:
+    """The source of all kinds: square crops of pictures or pairs."""
 
     def __init__(
         self,
-        groups: Sequence[tuple[LazyPicture] | Pair],
+        groups: Sequence[Group],
         scale: int,
         crop_px: int,
         flips: bool,
         rotations: bool,
         reporter: Reporter,
     ) -> None:
-        self._groups = groups
+        self.groups = groups
         self._scale = scale
         self._crop_px = crop_px
         self._flips = flips
@@ -209,8 +232,14 @@ class _Crops:
         self._reported: set[int] = set()
         self._lock = threading.Lock()
 
+    def without(self, pictures: Sequence[Group]) -> "Crops":
+        """The same without those of `whole_pictures`, their crops and their copies."""
+        gone = {group[0].origin for group in pictures}
+        left = [group for group in self.groups if group[0].origin not in gone]
+        return Crops(left, self._scale, self._crop_px, self._flips, self._rotations, self._reporter)
+
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self.groups)
 
     def item(self, seed: int, sample: int) -> dict[str, NDArray[np.uint8]]:
         for attempt in range(_ATTEMPTS):
@@ -228,7 +257,7 @@ class _Crops:
                 crops = [np.rot90(one, int(turn * 4)) for one in crops]
             planes = [np.ascontiguousarray(one.transpose(2, 0, 1)) for one in crops]
             return dict(zip(("hr",) if len(planes) == 1 else ("gt", "lq"), planes, strict=True))
-        name = self._groups[index][0].name
+        name = self.groups[index][0].name
         raise UnreadableInput(
             f"{_ATTEMPTS} pictures one after the other cannot be read, the last one {name}",
             hint="are the disk and its files still there? `realesr data check` reads them all",
@@ -236,9 +265,9 @@ class _Crops:
 
     def _read(self, index: int) -> list[Picture]:
         """Raises: UnreadableInput, UnsupportedInput."""
-        pixels = [one.read() for one in self._groups[index]]
+        pixels = [one.read() for one in self.groups[index]]
         if len(pixels) == 2 and not _fit(pixels[0].shape[:2], pixels[1].shape[:2], self._scale):
-            names = " and ".join(one.name for one in self._groups[index])
+            names = " and ".join(one.name for one in self.groups[index])
             raise UnsupportedInput(f"{names} no longer fit each other in size")
         return pixels
 

@@ -16,14 +16,17 @@ from torch.nn import functional as F
 
 from realesr_train.metrics.psnr_ssim import smoothed, to_luma
 
+PRISTINE = Path(__file__).with_name("data") / "niqe_pris_params.npz"
+"""Statistics of natural pictures. Source: XPixelGroup/BasicSR, basicsr/metrics (Apache-2.0), unchanged."""
+
 _BLOCK_PX = 96
 
 
-def niqe(pixels: npt.NDArray[np.uint8], statistics: Path, *, border: int = 0) -> float:
+def niqe(pixels: npt.NDArray[np.uint8], statistics: Path = PRISTINE, *, border: int = 0) -> float:
     """Distance of the picture's statistics to those of natural ones; NaN, with a warning, below two usable blocks.
 
     `pixels` is (H, W, 3) uint8 RGB, of which the luma counts, or (H, W, 1) grey; `border` pixels are cut off first.
-    `statistics` is the file `niqe_pris_params.npz` of the published model (mean, covariance, 7x7 window).
+    `statistics` is a file like that of the published model (mean, covariance, 7x7 window).
 
     Raises: ValueError naming the argument.
     Source: Mittal, Soundararajan, Bovik, "Making a completely blind image quality analyzer", IEEE SPL 20 (2013);

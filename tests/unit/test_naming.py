@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from realesr_cli.errors import UnsupportedInput, UsageError
-from realesr_cli.image_jobs import plan_jobs
+from realesr_cli.naming import plan_jobs
 from realesr_cli.options import SizeOptions
 
 
@@ -48,5 +48,5 @@ def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
 
 
 def test_a_target_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedInput, match=r"does not write \.gif"):
-        _targets(["a.png"], str(tmp_path / "out.gif"))
+    with pytest.raises(UnsupportedInput, match=r"does not write \.heic"):
+        _targets(["a.png"], str(tmp_path / "out.heic"))

@@ -1,0 +1,146 @@
+"""What `realesr image` and `realesr directory` share: flags to records, the model, failures counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from realesr_cli import auto, catalog, weights
+from realesr_cli.cli.faces import not_cached_for_faces
+from realesr_cli.cli.run import Run, report_failure
+from realesr_cli.errors import ModelNotFound, RealesrError, UsageError
+from realesr_cli.options import DeviceOptions, FaceOptions, TileOptions
+
+if TYPE_CHECKING:
+    from realesr_cli.faces.enhance import FaceEnhancer
+    from realesr_cli.models.architectures import LoadedModel
+    from realesr_cli.upscaler import Upscaler
+
+
+@contextmanager
+def upscalers(
+    model: str,
+    devices: Sequence[DeviceOptions],
+    tile: TileOptions,
+    run: Run,
+    *,
+    denoise: float | None,
+    faces: FaceOptions | None,
+    offline: bool,
+    dry_run: bool,
+) -> Iterator[tuple[list[Upscaler], list[FaceEnhancer]]]:
+    """Yields the model on each of the devices, and what restores `faces` there; emits `model` and `restorer` events.
+
+    None at all where something is not in the cache and `dry_run` forbids to fetch it; that is said.
+    """
+    from realesr_cli.device import find_device
+    from realesr_cli.faces.enhance import load_parts
+    from realesr_cli.models.architectures import load_model
+    from realesr_cli.upscaler import Upscaler
+
+    device_type = find_device(devices[0].device).type
+    reason = ""
+    if model == "auto" and denoise is not None:
+        model = "realesr-general-x4v3"
+    elif model == "auto" and dry_run:
+        model = auto.likely_model(device_type, offline=offline)
+    if dry_run and (missing := _not_cached(model, denoise) + not_cached_for_faces(faces)):
+        _announce_download(missing, run)
+        yield [], []
+        return
+    # what is large or under a licence first: if it cannot be had, nothing is done
+    parts = None if faces is None else load_parts(faces, offline=offline, reporter=run.reporter)
+    if model == "auto":
+        model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter)
+    loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
+    with ExitStack() as stack:
+        ready = [
+            stack.enter_context(Upscaler(loaded, device=device, tile=tile, reporter=run.reporter)) for device in devices
+        ]
+        for upscaler in ready:
+            upscaler.announce(reason)
+        yield ready, [] if faces is None or parts is None else _enhancers(faces, parts, devices, ready, run)
+
+
+def _enhancers(
+    options: FaceOptions,
+    parts: tuple[LoadedModel, Path],
+    devices: Sequence[DeviceOptions],
+    ready: Sequence[Upscaler],
+    run: Run,
+) -> list[FaceEnhancer]:
+    """What restores faces, on each device, with the upscaler there for faces that are too small for the result."""
+    from realesr_cli.faces.detect import FaceDetector
+    from realesr_cli.faces.enhance import FaceEnhancer
+
+    restorer, detector = parts
+    enhancers = []
+    for device, upscaler in zip(devices, ready, strict=True):
+        looking = FaceDetector(detector, options)
+        enhancers.append(
+            FaceEnhancer(restorer, looking, options=options, device=device, enlarge=upscaler, reporter=run.reporter)
+        )
+        run.reporter.emit("restorer", **enhancers[-1].facts())
+    return enhancers
+
+
+def count_failure(
+    run: Run, error: RealesrError, *, source: Path, alone: bool, stop: bool, id: int | None = None
+) -> None:
+    """One input decides the exit status by its own error; of several, status 1 says that some failed."""
+    report_failure(run.reporter, error, id=id, source=source)
+    run.summary["failed"] += 1
+    run.exit_status = error.exit_status if alone else 1
+    if stop:
+        raise typer.Exit(run.exit_status)
+
+
+def known_scale(model: str) -> int | None:
+    """The scale of a model of the catalogue; None for files and for names of the user's own."""
+    if model == "auto":
+        return catalog.find(auto.preferred_model("cpu")).scale  # all that it may mean have one scale
+    try:
+        return None if weights.is_file(model) else catalog.find(model).scale
+    except ModelNotFound:
+        return None
+
+
+def fit_box(text: str | None) -> tuple[int, int] | None:
+    """(width, height) of `--fit 3840x2160`."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (text.isascii() and width.isdigit() and height.isdigit()):
+        raise UsageError(f"--fit {text} is not a size", hint="write width x height, e.g. --fit 3840x2160")
+    return int(width), int(height)
+
+
+def _not_cached(model: str, denoise: float | None) -> list[catalog.CatalogEntry]:
+    """The catalogue's entries that would have to be fetched first: of the model, and of its twin for --denoise."""
+    if weights.is_file(model):
+        return []
+    try:
+        entry = catalog.find(model)
+    except ModelNotFound:
+        return []  # a name of the user's own, or one that nobody knows: loading it will tell
+    wanted = [entry]
+    if denoise is not None and entry.companion is not None:
+        wanted.append(catalog.find(entry.companion))
+    return [entry for entry in wanted if not weights.is_cached(entry.name)]
+
+
+def _announce_download(missing: list[catalog.CatalogEntry], run: Run) -> None:
+    for entry in missing:
+        size = f"{entry.size_bytes / 1e6:.1f} MB" if entry.size_bytes else "of unknown size"
+        run.reporter.emit(
+            "plan",
+            model=entry.name,
+            scale=entry.scale,
+            download_bytes=entry.size_bytes,
+            text=f"would first fetch {entry.name} (x{entry.scale}, {size}); "
+            f"after `realesr models download {entry.name}`, --dry-run shows tiles, memory and time",
+        )
