@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from realesr_cli.errors import RealesrError
     from realesr_cli.image_io import Image, read_image, write_image
     from realesr_cli.models.architectures import LoadedModel, load_model
-    from realesr_cli.options import DeviceOptions, TileOptions
+    from realesr_cli.options import DeviceOptions, SizeOptions, TileOptions, VideoOptions
     from realesr_cli.upscaler import Upscaler
+    from realesr_cli.video.upscale import upscale_video
 
 __version__ = "0.1.0"
 
@@ -26,11 +27,14 @@ _HOMES = {
     "Image": "image_io",
     "LoadedModel": "models.architectures",
     "RealesrError": "errors",
+    "SizeOptions": "options",
     "TileOptions": "options",
     "Upscaler": "upscaler",
+    "VideoOptions": "options",
     "list_models": "catalog",
     "load_model": "models.architectures",
     "read_image": "image_io",
+    "upscale_video": "video.upscale",
     "write_image": "image_io",
 }
 
@@ -39,12 +43,15 @@ __all__ = [
     "Image",
     "LoadedModel",
     "RealesrError",
+    "SizeOptions",
     "TileOptions",
     "Upscaler",
+    "VideoOptions",
     "__version__",
     "list_models",
     "load_model",
     "read_image",
+    "upscale_video",
     "write_image",
 ]
 

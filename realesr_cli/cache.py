@@ -161,9 +161,9 @@ def locked(name: str, reporter: Reporter) -> Iterator[None]:
         file = path.open("a+b")
     with file:  # closing it releases the lock
         until = time.monotonic() + _LOCK_WAIT_S
-        if not _try_lock(file):
+        if not try_lock(file):
             reporter.emit("note", message=f"another process is fetching {name}: waiting for it")
-            while not _try_lock(file):
+            while not try_lock(file):
                 if time.monotonic() > until:
                     hint = "end that process, or set REALESR_CACHE to another folder"
                     raise DownloadFailed(f"another process has not finished fetching {name}", hint=hint)
@@ -171,7 +171,8 @@ def locked(name: str, reporter: Reporter) -> Iterator[None]:
         yield
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def try_lock(file: IO[bytes]) -> bool:
+    """Takes the lock of an open file, which closing releases; False if another process has it."""
     try:
         if sys.platform == "win32":
             import msvcrt

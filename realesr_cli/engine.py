@@ -77,7 +77,7 @@ class Engine:
 
     def plan(self, height: int, width: int, *, channels: int = 3, precise: bool = False) -> tuple[Tile, ...]:
         """The tiles for a picture: as large as `--tile` says, or the memory that is free now, or as is worth while."""
-        align, pad = self._model.multiple_of, self._pad_px
+        align, pad = self._model.multiple_of, self.pad_px
         if self._options.size is not None:
             return plan_tiles(height, width, size=self._options.size, pad=pad, align=align)
         budget = max(0, int(free_memory_bytes(self._choice.device) * _MEMORY_SHARE))
@@ -209,7 +209,7 @@ class Engine:
         while limit is not None and pending[0].source.area > limit and self._can_split(pending[0]):
             tile = pending.popleft()
             pending.extendleft(
-                reversed(split_tile(tile, height, width, pad=self._pad_px, align=self._model.multiple_of))
+                reversed(split_tile(tile, height, width, pad=self.pad_px, align=self._model.multiple_of))
             )
         batch = [pending.popleft()]
         shape = (batch[0].source.height, batch[0].source.width)
@@ -241,10 +241,10 @@ class Engine:
     @property
     def _largest_side_px(self) -> int:
         smallest, largest = _SIDE_RANGE_PX
-        return max(smallest, min(_LARGEST_SIDE_PAD * self._pad_px, largest))
+        return max(smallest, min(_LARGEST_SIDE_PAD * self.pad_px, largest))
 
     @property
-    def _pad_px(self) -> int:
+    def pad_px(self) -> int:
         if self._options.pad_px is not None:
             return self._options.pad_px
         align = self._model.multiple_of

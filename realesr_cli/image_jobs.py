@@ -33,7 +33,8 @@ from realesr_cli.faces.frames import FrameFaces
 from realesr_cli.image_formats import ANIMATED, check_can_hold, format_of
 from realesr_cli.image_header import read_header
 from realesr_cli.image_io import Image, Pixels, encode_image, load_bytes, read_image, write_image
-from realesr_cli.naming import STANDARD, ImageJob, file_name
+from realesr_cli.kept_faces import check_faces, save_faces
+from realesr_cli.naming import STANDARD, ImageJob
 from realesr_cli.options import FaceOptions, InputOptions, OutputOptions, SizeOptions
 from realesr_cli.pipeline import run_pipelines
 from realesr_cli.reporting import Reporter
@@ -183,13 +184,12 @@ def run_jobs(
                 for band in enlarge(upscaler, picture, options, job.source.name, found.get(job.id)):
                     yield job.id, band
         for job, picture in pictures if enhancer is not None else ():
-            own, is_still = found[job.id], isinstance(picture, Image)
-            facts = own.facts() if is_still else own.frame_facts()
-            reporter.emit("faces" if is_still else "frame_faces", id=job.id, input=str(job.source), **facts)
+            _tell_faces(found[job.id], job, picture, reporter)
 
     def complete(job: ImageJob, path: Path) -> None:
-        if job.id in found:
-            _save_faces(found[job.id].pairs, job, options)
+        if job.id in found and options.faces is not None and options.faces.save_folder is not None:
+            overwrite = options.output.overwrite or job.replaces
+            save_faces(found[job.id].pairs, options.faces.save_folder, _kept_as(job), overwrite=overwrite)
         on_complete(job, path)
 
     def save(group: Group, loaded: list[Loaded], parts: Iterator[_Part]) -> list[tuple[int, int] | RealesrError]:
@@ -378,9 +378,7 @@ def _check_target(job: ImageJob, options: PictureOptions) -> None:
     """Raises OutputExists where a result lies already, and OutputError where a folder does."""
     output = options.output
     if options.faces is not None and options.faces.save_folder is not None:
-        file = _face_file(job, options.faces.save_folder, 1)
-        if file.exists() and not (output.overwrite or job.replaces):
-            raise OutputExists(f"{file} is already there", hint="--overwrite replaces it", path=file)
+        check_faces(options.faces.save_folder, _kept_as(job), overwrite=output.overwrite or job.replaces)
     if job.target == STANDARD:
         return
     if job.target.is_dir():
@@ -393,6 +391,17 @@ def _check_target(job: ImageJob, options: PictureOptions) -> None:
         )
 
 
+def _tell_faces(faces: FrameFaces, job: ImageJob, picture: Picture, reporter: Reporter) -> None:
+    if isinstance(picture, Image):
+        reporter.emit("faces", id=job.id, input=str(job.source), **faces.facts())
+    else:
+        reporter.emit("frame_faces", id=job.id, input=str(job.source), **faces.frame_facts())
+
+
+def _kept_as(job: ImageJob) -> Path:
+    return job.tree / job.named.name
+
+
 def _prepare_folder(folder: Path) -> None:
     """Makes the folder of a result, and finds out before the long work whether it can be written to."""
     try:
@@ -401,19 +410,3 @@ def _prepare_folder(folder: Path) -> None:
         raise output_error(error, folder) from error
     if not os.access(folder, os.W_OK):
         raise OutputError(f"the folder {folder} may not be written to", hint="choose another with -o", path=folder)
-
-
-def _save_faces(pairs: Sequence[Pixels], job: ImageJob, options: PictureOptions) -> None:
-    """Writes NAME.png_face1.png, ...: before on the left, after on the right. Raises: OutputError."""
-    folder = None if options.faces is None else options.faces.save_folder
-    if folder is None or not pairs:
-        return
-    _prepare_folder(_face_file(job, folder, 1).parent)
-    for number, pair in enumerate(pairs, 1):
-        overwrite = options.output.overwrite or job.replaces
-        write_image(_face_file(job, folder, number), Image(pixels=pair), overwrite=overwrite)
-
-
-def _face_file(job: ImageJob, folder: Path, number: int) -> Path:
-    # the whole name: of a.jpg and a.png both may be there
-    return folder / job.tree / file_name(job.named.name, f"_face{number}.png")

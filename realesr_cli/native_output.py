@@ -1,4 +1,4 @@
-"""What libjpeg and libpng print to the process's stderr by themselves, caught, so that a person reads our own line."""
+"""What libjpeg, libpng and video encoders print to stderr by themselves, caught, so that people read our own line."""
 
 import os
 import re
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 _STDERR = 2
 _lock = threading.Lock()
-# the beginnings of warnings in libjpeg's jerror.h, and libpng's own name
+# the beginnings of warnings in libjpeg's jerror.h, and the others' own names
 _FROM_CODECS = re.compile(
     rb"(Corrupt JPEG data|Premature end of|Invalid |Unknown Adobe|Inconsistent progression|Unsupported marker|"
-    rb"Warning: unknown JFIF|Application transferred|libpng )"
+    rb"Warning: unknown JFIF|Application transferred|libpng |x26[45] \[|Svt\[)"
 )
 
 

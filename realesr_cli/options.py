@@ -10,6 +10,8 @@ from realesr_cli.errors import UsageError
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 AlphaMode = Literal["model", "resize"]
+VideoCodec = Literal["h264", "hevc", "av1", "prores", "ffv1"]
+OnUnsupported = Literal["error", "drop", "transcode"]
 
 MAX_PIXELS = 2**28
 """Largest picture that is decoded without being asked to, 16384x16384: larger than any camera makes, and 0.8 GB as RGB.
@@ -174,6 +176,92 @@ class OutputOptions:
             raise UsageError("--quality and --lossless exclude each other", hint="give one of them")
         if self.alpha_mode not in get_args(AlphaMode):
             raise UsageError(f"--alpha-mode {self.alpha_mode} is not one of {', '.join(get_args(AlphaMode))}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoOptions:
+    """How films are read, encoded and written. Times are seconds from the film's beginning."""
+
+    overwrite: bool = False
+    """Replace a result that is already there, and work begun with other options; an input is never replaced."""
+    skip_existing: bool = False
+    """Leave inputs alone whose result is already there."""
+    codec: VideoCodec | None = None
+    """None = by container and bit depth: H.264 for 8 bits, HEVC for more, AV1 in WebM."""
+    encoder: str | None = None
+    """FFmpeg's name of an encoder, e.g. hevc_nvenc; None = the software encoder of `codec`."""
+    crf: float | None = None
+    """Constant quality on the encoder's own scale, lower is better; None = a little better than the eye asks for."""
+    preset: str | None = None
+    """The encoder's own word for its speed; None = its usual one."""
+    encoder_options: tuple[tuple[str, str], ...] = ()
+    pixel_format: str | None = None
+    """FFmpeg's name, e.g. yuv420p10le; None = the depth and, where the encoder can, the chroma of the source."""
+    hwaccel: str | None = None
+    """Device that decodes: cuda, vaapi, qsv, videotoolbox, ...; None = the CPU."""
+    fps: Fraction | None = None
+    """Constant frame rate of the result, by repeating and leaving out frames; None = every frame at its own time."""
+    start: Fraction | None = None
+    end: Fraction | None = None
+    preview_s: Fraction | None = None
+    """So many seconds from the middle, instead of `start` and `end`."""
+    deinterlace: str = "auto"
+    """auto = where the film says that it is interlaced; off; or an FFmpeg filter such as `yadif`."""
+    on_unsupported: OnUnsupported = "error"
+    """What happens to streams that the container cannot hold."""
+    resume: bool = True
+    """Work in segments that survive a killed run; False = one pass."""
+    segment_frames: int = 120
+    """Frames of a segment: what a killed run loses at most, and the distance of forced key frames."""
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.skip_existing:
+            raise UsageError("--overwrite and --skip-existing exclude each other", hint="give one of them")
+        if self.codec is not None and self.codec not in get_args(VideoCodec):
+            raise UsageError(f"--codec {self.codec} is not one of {', '.join(get_args(VideoCodec))}")
+        if self.on_unsupported not in get_args(OnUnsupported):
+            raise UsageError(
+                f"--on-unsupported {self.on_unsupported} is not one of {', '.join(get_args(OnUnsupported))}"
+            )
+        if self.preview_s is not None and (self.start is not None or self.end is not None):
+            raise UsageError("--preview and --start or --end exclude each other", hint="give one of them")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise UsageError(f"--start {float(self.start):g} is not before --end {float(self.end):g}")
+        for name, value in (("fps", self.fps), ("end", self.end), ("preview", self.preview_s)):
+            if value is not None and value <= 0:
+                raise UsageError(f"--{name} must be above 0")
+        if self.crf is not None and not 0 <= self.crf <= 63:
+            raise UsageError(f"--crf must lie between 0 and 63, not {self.crf:g}")
+        if self.segment_frames < 1:
+            raise UsageError("a segment has at least one frame")
+
+
+def parse_time(text: str) -> Fraction:
+    """Seconds of `90`, `1:30` or `0:01:30.5`. Raises: UsageError."""
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
+        raise UsageError(f"{text} is not a time", hint="write seconds or h:mm:ss, e.g. 90, 1:30 or 0:01:30.5")
+    seconds = Fraction(0)
+    for part in text.rstrip(".").split(":"):
+        seconds = 60 * seconds + Fraction(part)
+    return seconds
+
+
+def parse_rate(text: str) -> Fraction:
+    """Frames a second of `25`, `23.976` or `24000/1001`. Raises: UsageError."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"--fps {text} is not a frame rate", hint="write 25, 29.97 or 30000/1001") from None
+    ntsc = round(rate * 1001 / 1000)  # 23.976, 29.97 and 59.94 are short for exact ratios
+    return Fraction(ntsc * 1000, 1001) if abs(rate - Fraction(ntsc * 1000, 1001)) < Fraction(1, 200) else rate
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """(key, value) of `key=value`. Raises: UsageError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--encoder-option {text} is not KEY=VALUE", hint="e.g. --encoder-option tune=film")
+    return key, value
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:

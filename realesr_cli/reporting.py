@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _PROGRESS_INTERVAL_S = 0.2
 # of a run over a folder, at its end
 _FAILURES_REPEATED = 20
+_BAR_FORMATS = {
+    "": "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}",
+    "bytes": None,
+    "frames": "{desc}: {n:.0f}/{total:.0f} frames |{bar}| {rate_fmt} {elapsed}<{remaining}{postfix}",
+}
 # Events that are the result of a command, not news of the way there.
 _ASKED_FOR = ("plan", "doctor", "compared", "evaluated")
 
@@ -89,43 +94,47 @@ class TerminalReporter:
                 file=self._stream,
                 dynamic_ncols=True,
                 ascii=None if (self._stream.encoding or "").lower().startswith("utf") else True,
-                bar_format=None if is_bytes else "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}",
+                bar_format=_BAR_FORMATS.get(fields["unit"], _BAR_FORMATS[""]) if total else None,
             )
+        if "written_bytes" in fields:
+            self._bar.set_postfix_str(f"{fields['written_bytes'] / 1e6:.1f} MB", refresh=False)
         self._bar.update(done - self._bar.n)
         if fields["finished"]:
             self._bar.close()
             self._bar = None
 
 
+_SENTENCES = {
+    "model": "{name} (x{scale}) on {device}, {precision}: {reason}",
+    "done": "{input} -> {output} ({width}x{height}, {seconds:.1f} s)",
+    "restorer": "faces by {name} on {device}, {precision}; licence: {licence}",
+    "resumed": "{output}: going on after {frames} frames of an earlier run",
+    "download": "fetching {name} from {source}",
+    "moved": "{input} moved to {output}",
+    **dict.fromkeys(_ASKED_FOR, "{text}"),
+}
+"""Events that say the same always."""
+
+
 def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
     """The line that a person reads for an event, or None."""
-    text: str | None = None
+    text: str | None
     match event:
-        case "model":
-            text = "{name} (x{scale}) on {device}, {precision}: {reason}".format_map(fields)
         case "begin" if verbose:
             text = "{input}: {width}x{height}".format_map(fields)
-        case "done":
-            text = "{input} -> {output} ({width}x{height}, {seconds:.1f} s)".format_map(fields)
+        case "done" if "frames" in fields:
+            text = _film_sentence(fields)
         case "skipped" if verbose or not fields.get("reason"):
             text = "{input}: {output} is already there".format_map(fields)
-        case "download":
-            text = "fetching {name} from {source}".format_map(fields)
-        case "moved":
-            text = "{input} moved to {output}".format_map(fields)
         case "note" if verbose:
-            text = fields["message"]
-        case "plan" | "doctor" | "compared" | "evaluated":
-            text = fields["text"]
+            text = str(fields["message"])
         case "warning" | "failed":
             hint = f"\nhint: {fields['hint']}" if fields.get("hint") else ""
             text = f"{'warning' if event == 'warning' else 'error'}: {fields['message']}{hint}"
         case "summary" if fields["done"] + fields["skipped"] + fields["failed"] > 1:
-            text = "{done} done, {skipped} skipped, {failed} failed, {seconds:.1f} s".format_map(fields)
-            if fields.get("failures"):
-                shown = [f"\n  {failure['message']}" for failure in fields["failures"][:_FAILURES_REPEATED]]
-                more = fields["failed"] - len(shown)
-                text += f"; failed:{''.join(shown)}" + (f"\n  and {more} more" if more else "")
+            text = _summary_sentence(fields)
+        case _ if event in _SENTENCES:
+            text = _SENTENCES[event].format_map(fields)
         case _:
             text = _faces_sentence(event, fields) or _training_sentence(event, fields, verbose)
     return text
@@ -134,8 +143,6 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
 def _faces_sentence(event: str, fields: dict[str, Any]) -> str | None:
     """The same for the events of `--face-enhance`."""
     match event:
-        case "restorer":
-            return "faces by {name} on {device}, {precision}; licence: {licence}".format_map(fields)
         case "faces":  # `photo.jpg: 2 faces restored, 1 left alone (small)`
             refused = [face["refused"] for face in fields["faces"] if face["refused"]]
             restored = len(fields["faces"]) - len(refused)
@@ -150,6 +157,26 @@ def _faces_sentence(event: str, fields: dict[str, Any]) -> str | None:
             alone = f", left alone: {', '.join(fields['refused'])}" if fields["refused"] else ""
             return f"{fields['input']}: no face {'restored' if alone else 'found'} in {fields['frames']} frames{alone}"
     return None
+
+
+def _summary_sentence(fields: dict[str, Any]) -> str:
+    """`3 done, 0 skipped, 1 failed, 12.0 s; failed:` and the reasons, of a folder's files."""
+    text = "{done} done, {skipped} skipped, {failed} failed, {seconds:.1f} s".format_map(fields)
+    if fields.get("failures"):
+        shown = [f"\n  {failure['message']}" for failure in fields["failures"][:_FAILURES_REPEATED]]
+        more = fields["failed"] - len(shown)
+        text += f"; failed:{''.join(shown)}" + (f"\n  and {more} more" if more else "")
+    return text
+
+
+def _film_sentence(fields: dict[str, Any]) -> str:
+    """`a.mp4 -> a_x4.mp4 (1920x1080, 60 frames, 12.3 s, 4.9 frames/s): verified`"""
+    rate = fields["frames"] / fields["seconds"] if fields["seconds"] else 0.0
+    text = "{input} -> {output} ({width}x{height}, {frames} frames, {seconds:.1f} s".format_map(fields)
+    text += f", {rate:.3g} frames/s"
+    if fields["spared"] >= 0.01:
+        text += f", {fields['spared']:.0%} of the pixels had not changed"
+    return f"{text}): " + ("verified" if fields["verified"] else f"differs: {'; '.join(fields['differences'])}")
 
 
 def _training_sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
@@ -196,17 +223,26 @@ def _step_line(fields: dict[str, Any]) -> str:
 
 
 @contextmanager
-def progress(reporter: Reporter, total: float | None, unit: str, **fields: Any) -> Iterator[Callable[[float], None]]:
+def progress(
+    reporter: Reporter,
+    total: float | None,
+    unit: str,
+    *,
+    already: float = 0,
+    facts: Callable[[], dict[str, Any]] | None = None,
+    **fields: Any,
+) -> Iterator[Callable[[float], None]]:
     """Yields `advance(amount)`; emits `progress` events, at most five a second, and a last one with `finished`.
 
-    `total` is None where the end is not known. `fields` (`id`, `label`) go into each event.
+    `total` is None where the end is not known. `already` was done before, and counts for no speed. `fields` (`id`,
+    `label`) go into each event, and what `facts` gives.
     """
-    done = 0.0
+    done = float(already)
     started = last = time.monotonic()
 
     def emit(finished: bool) -> None:
         seconds = time.monotonic() - started
-        rate = done / seconds if seconds > 0 else 0.0
+        rate = (done - already) / seconds if seconds > 0 else 0.0
         left = (total - done) / rate if total is not None and rate > 0 else None
         reporter.emit(
             "progress",
@@ -216,6 +252,7 @@ def progress(reporter: Reporter, total: float | None, unit: str, **fields: Any) 
             per_s=round(rate, 3),
             eta_s=None if left is None else round(left, 1),
             finished=finished,
+            **(facts() if facts is not None else {}),
             **fields,
         )
 

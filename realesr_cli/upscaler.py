@@ -60,6 +60,10 @@ class _Pass:
     tiles: tuple[Tile, ...]
 
 
+Plans = dict[tuple[int, int, int, bool], tuple[Tile, ...]]
+"""Tiles by (height, width, channels, whether in float32)."""
+
+
 class Upscaler:
     """A network on a device, ready for pictures. Use it in a `with` block to free device memory at its end."""
 
@@ -82,9 +86,11 @@ class Upscaler:
                 hint="realesr runs networks for RGB pictures or for single channels",
             )
         self.choice: DeviceChoice = choose_device(device or DeviceOptions(), self.model)
-        self._engine = Engine(self.model, self.choice, tile or TileOptions(), reporter)
+        self.tile_options = tile or TileOptions()
+        self._engine = Engine(self.model, self.choice, self.tile_options, reporter)
         self._reporter = reporter
         self._speeds: dict[tuple[bool, int, int], float] = {}
+        self._frame_plans: Plans = {}
 
     def __enter__(self) -> Self:
         return self
@@ -197,6 +203,31 @@ class Upscaler:
         """Pictures of at most so many pixels gain by `batch`."""
         return self._engine.small_px
 
+    def frame(self, pixels: Pixels, *, size: tuple[int, int] | None = None, deep: bool = False) -> Pixels:
+        """One frame of a film (H, W, 3), or a part of one: at the network's own scale, or at `size`.
+
+        The result is uint16 if it is to be `deep`, else of the same dtype. Other than in a call, what the values are
+        decides nothing, so a part of a frame gives what it gives within the whole; frames of one size are cut into
+        the same tiles whatever memory is free meanwhile; and no progress is reported. Errors as in a call.
+        """
+        _check(pixels)
+        dtype = np.dtype(np.uint16) if deep else pixels.dtype
+        if size is None:
+            bands = self._pass(pixels, dtype, self._precise(pixels.dtype), lambda amount: None, self._frame_plans)
+            return join(bands, pixels.shape[0] * self.model.scale)
+        passes = len(self._work(pixels, size))
+        return join(self._enlarge(pixels, size, passes, lambda amount: None, plans=self._frame_plans), size[0])
+
+    @property
+    def pad_px(self) -> int:
+        """Distance from which the network's result depends on its source, as far as can be seen."""
+        return self._engine.pad_px
+
+    def check_memory(self, height: int, width: int, size: tuple[int, int]) -> None:
+        """Raises OutOfMemory if frames of this size, enlarged to `size`, would not fit into the host's memory."""
+        frame = np.broadcast_to(np.uint8(0), (height, width, 3))
+        self._check_host_memory(self._work(frame, size), size, frame.dtype, whole=True)
+
     def plan(
         self, pixels: Pixels, size: tuple[int, int], *, alpha_mode: AlphaMode = "model", whole: bool = True
     ) -> Plan:
@@ -265,20 +296,21 @@ class Upscaler:
         passes: int,
         advance: Advance,
         limits: transparency.Limits | None = None,
+        plans: Plans | None = None,
     ) -> Iterator[Pixels]:
         """(H, W, 1 or 3) -> bands (h, width, the same), same dtype; 16 bits between the steps, to round once.
 
-        `limits` corrects the network's result before it is reduced.
+        `limits` corrects the network's result before it is reduced. `plans` remembers how pictures are cut.
         """
         if pixels.shape[2] == 3 and _is_grey(pixels):
-            for band in self._enlarge(pixels[..., :1], size, passes, advance):
+            for band in self._enlarge(pixels[..., :1], size, passes, advance, plans=plans):
                 yield np.repeat(band, 3, axis=2)
             return
         dtype, precise, scale = pixels.dtype, self._precise(pixels.dtype), self.model.scale
         for _ in range(passes - 1):
-            pixels = join(self._pass(pixels, np.dtype(np.uint16), precise, advance), pixels.shape[0] * scale)
+            pixels = join(self._pass(pixels, np.dtype(np.uint16), precise, advance, plans), pixels.shape[0] * scale)
         native = (pixels.shape[0] * scale, pixels.shape[1] * scale)
-        bands = self._pass(pixels, dtype if native == size else np.dtype(np.uint16), precise, advance)
+        bands = self._pass(pixels, dtype if native == size else np.dtype(np.uint16), precise, advance, plans)
         if limits is not None:
             bands = _held(bands, limits, native)
         yield from bands if native == size else reduce(bands, native, size, dtype)
@@ -331,11 +363,18 @@ class Upscaler:
         """Whether a picture needs float32: bf16 has 8 significant bits and fp16 has 11, too few for one of 16 bits."""
         return dtype == np.uint16 and not self.choice.explicit_precision
 
-    def _pass(self, pixels: Pixels, dtype: np.dtype[Any], precise: bool, advance: Advance) -> Iterator[Pixels]:
+    def _pass(
+        self, pixels: Pixels, dtype: np.dtype[Any], precise: bool, advance: Advance, plans: Plans | None = None
+    ) -> Iterator[Pixels]:
         """One run of the network over the picture: (H, W, C) -> bands of (scale*H, scale*W, C) of `dtype`."""
         height, width = (side * self.model.scale for side in pixels.shape[:2])
         padded = _pad(pixels, *self._padded_size(*pixels.shape[:2]))
-        tiles = self._engine.plan(*padded.shape[:2], channels=pixels.shape[2], precise=precise)
+        key = (*padded.shape[:2], pixels.shape[2], precise)
+        tiles = None if plans is None else plans.get(key)
+        if tiles is None:
+            tiles = self._engine.plan(*padded.shape[:2], channels=pixels.shape[2], precise=precise)
+            if plans is not None:
+                plans[key] = tiles
         top = 0
         for band in self._engine.bands(padded, tiles, dtype, precise=precise, advance=advance):
             yield band[: height - top, :width]

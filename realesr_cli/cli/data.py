@@ -1,17 +1,17 @@
-"""`realesr data`: low-resolution pictures made of clean ones."""
+"""`realesr data`: low-resolution pictures made of clean ones, and what is measured in real ones."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
-from realesr_cli.cli.flags import Json, Overwrite, Quiet, SkipExisting, Verbose
+from realesr_cli.cli.flags import Device, Json, Overwrite, Quiet, SkipExisting, Verbose
 from realesr_cli.cli.run import Run, report_failure, running
 from realesr_cli.errors import RealesrError, UsageError
 
 app = typer.Typer(
-    help="Make low-resolution pictures of clean ones.",
+    help="Make low-resolution pictures of clean ones; measure blur and noise in real ones.",
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -58,6 +58,8 @@ def degrade(
         from realesr_train.train_config import TrainConfig
 
         settings = TrainConfig() if config is None else load_config(config)
+        if settings.degradation.kind != "second_order" and (order is not None or legacy):
+            raise UsageError(f'--order and --legacy are not for kind = "{settings.degradation.kind}"')
         chosen = settings.degradation if order is None else with_order(settings.degradation, order)
         chosen = with_defects(chosen) if legacy else chosen
         scale = check_scale(settings.scale if scale is None else scale)
@@ -171,16 +173,102 @@ def check(
         )
 
 
+@app.command()
+def kernels(
+    inputs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of photos, or files.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for a NAME.npz each, and sheet.png.")],
+    scale: Annotated[int, typer.Option("-s", "--scale", help="Reduction that the kernels are for: 2 or 4.")] = 4,
+    method: Annotated[
+        str,
+        typer.Option("--method", help="spectrum: a Gaussian; gan: KernelGAN from there; published: that alone."),
+    ] = "spectrum",
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", min=2, help="Steps of KernelGAN; default: 300, published 3000.")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Photos that are estimated together.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Of KernelGAN: another one draws other crops.")] = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find the blur kernels of photos, for degradation.kind = "realsr"; photos are only read, sheet.png shows all."""
+    with running("data kernels", json=json, quiet=quiet, verbose=verbose, scale=scale, method=method) as run:
+        _refuse_both(overwrite, skip_existing)
+        if scale not in (2, 4):
+            raise UsageError(f"--scale {scale} is not known here", hint="give 2 or 4")
+        if method not in ("spectrum", "gan", "published"):
+            raise UsageError(f"--method {method} is not known", hint="give spectrum, gan or published")
+
+        from realesr_cli.device import find_device
+        from realesr_train.data import kernels as engine
+
+        jobs = _plan(run, inputs, output, skip_existing=skip_existing, suffix=".npz")
+        engine.estimate_files(
+            jobs,
+            output,
+            scale=scale,
+            method=cast(Any, method),
+            iterations=iterations,
+            batch=batch,
+            device=find_device(device),
+            seed=seed,
+            overwrite=overwrite,
+            reporter=run.reporter,
+            **_heard(run, jobs),
+        )
+
+
+@app.command()
+def noise(
+    inputs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of photos, or files.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the patches (PNG), and sheet.png.")],
+    patch: Annotated[int, typer.Option("--patch", min=8, help="Side of a patch, pixels.")] = 256,
+    stride: Annotated[
+        int | None, typer.Option("--stride", min=1, help="From patch to patch; default: a patch.")
+    ] = None,
+    max_variance: Annotated[
+        float, typer.Option("--max-variance", min=0, help="Of the grey levels, 0 to 255; above, it is no flat patch.")
+    ] = 20.0,
+    min_mean: Annotated[
+        float, typer.Option("--min-mean", min=0, help="Darker patches are left out; 50 for phones.")
+    ] = 0.0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Collect flat patches of photos, whose noise degradation.kind = "realsr" adds; sheet.png shows them."""
+    with running("data noise", json=json, quiet=quiet, verbose=verbose, patch=patch, max_variance=max_variance) as run:
+        from realesr_train.data import noise as engine
+
+        jobs = _plan(run, inputs, output, skip_existing=False)
+        count = engine.collect_files(
+            jobs,
+            output,
+            patch_px=patch,
+            stride_px=stride or patch,
+            max_variance=max_variance,
+            min_mean=min_mean,
+            overwrite=overwrite,
+            reporter=run.reporter,
+            **_heard(run, jobs),
+        )
+        run.reporter.emit("plan", patches=count, text=f"{count} patches in {output}")
+
+
 def _refuse_both(overwrite: bool, skip_existing: bool) -> None:
     if overwrite and skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other", hint="give one of them")
 
 
-def _plan(run: Run, inputs: list[Path], output: Path, *, skip_existing: bool) -> list[Any]:
+def _plan(run: Run, inputs: list[Path], output: Path, *, skip_existing: bool, suffix: str = ".png") -> list[Any]:
     """The jobs of `realesr_train.data.degrade` that are to be done; counts those that are skipped."""
     from realesr_train.data import degrade as engine
 
-    jobs = engine.plan(inputs, output)
+    jobs = engine.plan(inputs, output, suffix)
     left = engine.unfinished(jobs, run.reporter) if skip_existing else jobs
     run.summary["skipped"] = len(jobs) - len(left)
     return left

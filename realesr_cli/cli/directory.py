@@ -4,14 +4,14 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from realesr_cli.atomic import remove_leftovers
 from realesr_cli.cli import flags
 from realesr_cli.cli.faces import face_options_of
-from realesr_cli.cli.pictures import count_failure, fit_box, upscalers
+from realesr_cli.cli.pictures import WithoutParts, count_failure, fit_box, upscalers
 from realesr_cli.cli.run import Run, running
 from realesr_cli.errors import RealesrError, UnreadableInput, UsageError
 from realesr_cli.options import (
@@ -25,7 +25,7 @@ from realesr_cli.options import (
     TileOptions,
     parse_colour,
 )
-from realesr_cli.reporting import Reporter, progress
+from realesr_cli.reporting import progress
 from realesr_cli.tree import TreeOptions, parse_shard
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def directory(
     height: flags.Height = None,
     fit: flags.Fit = None,
     denoise: flags.Denoise = None,
+    blend: flags.Blend = None,
     tta: flags.Tta = False,
     keep_colours: flags.KeepColours = False,
     device: Annotated[
@@ -121,7 +122,7 @@ def directory(
     with running(
         "directory", json=json, quiet=quiet, verbose=verbose, model=model, device=device, precision=precision, tile=tile
     ) as run:
-        run.reporter = _WithoutPixels(run.reporter)
+        run.reporter = WithoutParts(run.reporter)
         watching = watch or watch_idle is not None
         if watching and (dry_run or list_file is not None):
             raise UsageError(f"--watch and {'--dry-run' if dry_run else '--list'} exclude each other")
@@ -189,6 +190,7 @@ def directory(
                 tile_options,
                 run,
                 denoise=denoise,
+                blend=blend,
                 faces=face_options,
                 offline=offline,
                 dry_run=dry_run,
@@ -285,14 +287,3 @@ def _lines(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise UnreadableInput(f"cannot read the list {path}: {error.strerror or error}", path=path) from error
     return tuple(text.splitlines())
-
-
-class _WithoutPixels:
-    """Passes on all events but the progress within single pictures, which would hide that of the run."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-
-    def emit(self, event: str, **fields: Any) -> None:
-        if event != "progress" or fields.get("unit") not in ("pixels", "faces"):
-            self._reporter.emit(event, **fields)

@@ -30,6 +30,10 @@ Precision = Annotated[
     str, typer.Option("--precision", help="auto (the fastest that is safe here), fp32, fp16 or bf16.")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one for each core.")]
+Blend = Annotated[
+    str | None,
+    typer.Option("--blend", help="Another training of the network and its share, FILE:0.8.", metavar="NAME:SHARE"),
+]
 KeepColours = Annotated[
     bool,
     typer.Option("--keep-colours", help="Give the result the picture's own local colours back; for clean pictures."),

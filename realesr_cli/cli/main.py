@@ -7,12 +7,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from realesr_cli import __version__
-from realesr_cli.cli import compare, data, directory, doctor, eval, faces, image, models, train
+from realesr_cli.cli import compare, data, directory, doctor, eval, faces, image, models, train, video
 from realesr_cli.errors import RealesrError
 
 app = typer.Typer(
     name="realesr",
-    help="Upscale pictures with the Real-ESRGAN family of networks.",
+    help="Upscale pictures and films with the Real-ESRGAN family of networks.",
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("image")(image.image)
 app.command("directory")(directory.directory)
+app.command("video")(video.video)
 app.command("compare")(compare.compare)
 app.command("faces")(faces.faces)
 app.add_typer(models.app, name="models", help="List, fetch, check and blend models.")

@@ -113,23 +113,64 @@ def interpolate(
     *,
     a: Annotated[str, typer.Argument(metavar="A", help="Name or file: the network of alpha 0.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Name or file: the network of alpha 1.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The .safetensors file; with several alphas the picture.")
+    ],
     alpha: Annotated[
-        float, typer.Option("--alpha", min=0.0, max=1.0, help="Share of B: (1 - alpha) A + alpha B.")
-    ] = 0.5,
+        str, typer.Option("--alpha", help="Share of B: (1 - alpha) A + alpha B; or several, like 0,0.2,...,1.")
+    ] = "0.5",
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="With several alphas: one crop of it through each, as a strip.")
+    ] = None,
     overwrite: Overwrite = False,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Blend two trainings of one network, number by number: (1 - alpha) A + alpha B, as ESRGAN does."""
+    """Blend two trainings of one network, number by number: (1 - alpha) A + alpha B, as ESRGAN does. Several alphas
+    make a labelled strip of pictures instead of a file.
+    """
     with running("models interpolate", json=json, a=a, b=b, alpha=alpha, output=output) as run:
-        _interpolate(run, (a, b), alpha, output, overwrite=overwrite, offline=offline)
+        alphas = _alphas(alpha)
+        if (len(alphas) > 1) != (picture is not None):
+            raise UsageError(
+                f"--alpha {alpha} {'needs' if picture is None else 'goes without'} --picture",
+                hint="several alphas and --picture FILE make a strip; one alpha makes a network",
+            )
+        _interpolate(run, (a, b), alphas, output, picture, overwrite=overwrite, offline=offline)
+
+
+def _alphas(text: str) -> list[float]:
+    """The numbers of `0.8` or `0,0.2,...,1`. Raises: UsageError."""
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        if "..." in parts:
+            first, second, dots, last = parts
+            start, step, end = float(first), float(second) - float(first), float(last)
+            if dots != "..." or step <= 0:
+                raise ValueError
+            numbers = [round(start + step * number, 9) for number in range(int((end - start) / step + 1e-6) + 1)]
+            numbers += [end] if numbers[-1] < end - 1e-6 else []
+        else:
+            numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= _MOST_ALPHAS or not all(0 <= number <= 1 for number in numbers):
+        hint = f"give one number from 0 to 1, or up to {_MOST_ALPHAS}, like 0,0.2,...,1"
+        raise UsageError(f"--alpha {text} is not a share", hint=hint)
+    return numbers
 
 
 def _interpolate(
-    run: Run, names: tuple[str, str], alpha: float, output: Path, *, overwrite: bool, offline: bool
+    run: Run,
+    names: tuple[str, str],
+    alphas: list[float],
+    output: Path,
+    picture: Path | None,
+    *,
+    overwrite: bool,
+    offline: bool,
 ) -> None:
-    if output.suffix.lower() != ".safetensors":
+    if picture is None and output.suffix.lower() != ".safetensors":
         raise UsageError(f"{output} would be a safetensors file by another name", hint="end its name in .safetensors")
     if output.exists() and not overwrite:
         raise OutputExists(f"{output} exists", hint="choose another name, or give --overwrite", path=output)
@@ -139,8 +180,18 @@ def _interpolate(
 
     from realesr_cli.atomic import replacing
     from realesr_cli.models import reading
+    from realesr_cli.models.architectures import respelled
 
-    first, second = (reading.read_weights(file) for file in files)
+    first, second = (respelled(reading.read_weights(file)) for file in files)
+    if picture is not None:
+        from realesr_cli.strip import write_strip
+
+        write_strip(first, second, alphas, picture, output, overwrite=overwrite, reporter=run.reporter)
+        run.summary["done"] += 1
+        facts = {"a": names[0], "b": names[1], "alphas": alphas, "input": picture, "output": output}
+        _show(run, "interpolated", facts, str(output))
+        return
+    alpha = alphas[0]
     blended = reading.blend(first, second, 1 - alpha)
     parents = {"a": names[0], "a_sha256": first.sha256, "b": names[1], "b_sha256": second.sha256, "alpha": f"{alpha!r}"}
     data = reading.safetensors_bytes(blended.tensors, {**blended.metadata, **parents})
@@ -282,4 +333,5 @@ def _size(size_bytes: int | None) -> str:
     return "?" if size_bytes is None else f"{size_bytes / 1e6:.1f} MB"
 
 
+_MOST_ALPHAS = 50
 _WIDTH = max(len(entry.name) for entry in catalog.CATALOG if entry.kind == "upscaler")

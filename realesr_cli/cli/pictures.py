@@ -1,11 +1,11 @@
-"""What `realesr image` and `realesr directory` share: flags to records, the model, failures counted."""
+"""What `realesr image`, `directory` and `video` share: flags to records, the model, failures counted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from realesr_cli.cli.faces import not_cached_for_faces
 from realesr_cli.cli.run import Run, report_failure
 from realesr_cli.errors import ModelNotFound, RealesrError, UsageError
 from realesr_cli.options import DeviceOptions, FaceOptions, TileOptions
+from realesr_cli.reporting import Reporter
 
 if TYPE_CHECKING:
     from realesr_cli.faces.enhance import FaceEnhancer
@@ -29,14 +30,18 @@ def upscalers(
     run: Run,
     *,
     denoise: float | None,
+    blend: str | None,
     faces: FaceOptions | None,
     offline: bool,
     dry_run: bool,
+    for_films: bool = False,
 ) -> Iterator[tuple[list[Upscaler], list[FaceEnhancer]]]:
     """Yields the model on each of the devices, and what restores `faces` there; emits `model` and `restorer` events.
 
-    None at all where something is not in the cache and `dry_run` forbids to fetch it; that is said.
+    None at all where something is not in the cache and `dry_run` forbids to fetch it; that is said. `blend` is
+    `NAME:SHARE`. `for_films`: of several models that can be had, a fast one.
     """
+    other, share = _parse_blend(blend, model)
     from realesr_cli.device import find_device
     from realesr_cli.faces.enhance import load_parts
     from realesr_cli.models.architectures import load_model
@@ -47,16 +52,16 @@ def upscalers(
     if model == "auto" and denoise is not None:
         model = "realesr-general-x4v3"
     elif model == "auto" and dry_run:
-        model = auto.likely_model(device_type, offline=offline)
-    if dry_run and (missing := _not_cached(model, denoise) + not_cached_for_faces(faces)):
+        model = auto.likely_model(device_type, offline=offline, for_films=for_films)
+    if dry_run and (missing := _not_cached(model, denoise, other) + not_cached_for_faces(faces)):
         _announce_download(missing, run)
         yield [], []
         return
     # what is large or under a licence first: if it cannot be had, nothing is done
     parts = None if faces is None else load_parts(faces, offline=offline, reporter=run.reporter)
     if model == "auto":
-        model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter)
-    loaded = load_model(model, strength=denoise, offline=offline, reporter=run.reporter)
+        model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter, for_films=for_films)
+    loaded = load_model(model, strength=denoise, other=other, share=share, offline=offline, reporter=run.reporter)
     with ExitStack() as stack:
         ready = [
             stack.enter_context(Upscaler(loaded, device=device, tile=tile, reporter=run.reporter)) for device in devices
@@ -119,17 +124,34 @@ def fit_box(text: str | None) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-def _not_cached(model: str, denoise: float | None) -> list[catalog.CatalogEntry]:
-    """The catalogue's entries that would have to be fetched first: of the model, and of its twin for --denoise."""
-    if weights.is_file(model):
-        return []
+def _parse_blend(text: str | None, model: str) -> tuple[str | None, float]:
+    """The network and the share of `--blend NAME:0.8`."""
+    if text is None:
+        return None, 0.5
+    if model == "auto":
+        raise UsageError("--blend needs the network to blend with", hint="name it with -m")
+    name, _, share = text.rpartition(":")
     try:
-        entry = catalog.find(model)
-    except ModelNotFound:
-        return []  # a name of the user's own, or one that nobody knows: loading it will tell
-    wanted = [entry]
-    if denoise is not None and entry.companion is not None:
-        wanted.append(catalog.find(entry.companion))
+        number = float(share)
+    except ValueError:
+        number = float("nan")
+    if not name or not 0 <= number <= 1:
+        hint = "write a name or file and its share from 0 to 1, e.g. --blend esrgan.pth:0.8"
+        raise UsageError(f"--blend {text} is not a network and its share", hint=hint)
+    return name, number
+
+
+def _not_cached(model: str, denoise: float | None, other: str | None) -> list[catalog.CatalogEntry]:
+    """The catalogue's entries that would have to be fetched first: of the model, of its twin for --denoise, and of what
+    it is blended with."""
+    wanted = []
+    for name in filter(None, (model, other)):
+        if weights.is_file(name):
+            continue
+        with suppress(ModelNotFound):  # a name of the user's own, or one that nobody knows: loading it will tell
+            wanted.append(catalog.find(name))
+    if denoise is not None and wanted and wanted[0].companion is not None:
+        wanted.append(catalog.find(wanted[0].companion))
     return [entry for entry in wanted if not weights.is_cached(entry.name)]
 
 
@@ -144,3 +166,14 @@ def _announce_download(missing: list[catalog.CatalogEntry], run: Run) -> None:
             text=f"would first fetch {entry.name} (x{entry.scale}, {size}); "
             f"after `realesr models download {entry.name}`, --dry-run shows tiles, memory and time",
         )
+
+
+class WithoutParts:
+    """Passes on all events but the progress within single pictures and frames, which would hide that of the run."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def emit(self, event: str, **fields: Any) -> None:
+        if event != "progress" or fields.get("unit") not in ("pixels", "faces"):
+            self._reporter.emit(event, **fields)

@@ -29,6 +29,10 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, in TOML, over the file. Repeatable.")
     ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option("--sweep", help="key=a,b,c: a run for each value in the run folder, and a table of all."),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Look at configuration and data, say what is wrong, and stop.")
     ] = False,
@@ -57,6 +61,8 @@ def train(
             return
         if devices < 1:
             raise UsageError(f"--devices {devices} must be at least 1")
+        if sweep is not None and (check or devices > 1 or processes.is_launched()):
+            raise UsageError("--sweep goes with one process and without --check", hint="leave out the other option")
         if supervises:
             raise typer.Exit(processes.start_processes(sys.argv[1:], devices))
         if (config is None) == (recipe is None):
@@ -70,7 +76,19 @@ def train(
         ):
             if value is not None:
                 overrides.append(f"{key}={json_text.dumps(value)}")
-        stages = recipes.load_stages(recipes.find_recipe(recipe) if recipe else Path(config or ""), overrides)
+        path = recipes.find_recipe(recipe) if recipe else Path(config or "")
+        if sweep is not None:
+            from realesr_train import sweep as engine
+
+            results = engine.run(
+                engine.parse(sweep),
+                lambda more: recipes.load_stages(path, [*overrides, *more]),
+                run.reporter,
+                allow_change=allow_change,
+            )
+            run.summary["done"] = len(results)
+            return
+        stages = recipes.load_stages(path, overrides)
 
         from realesr_train import launch
 

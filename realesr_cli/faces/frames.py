@@ -1,7 +1,7 @@
 """The faces of a picture, or of the frames of an animation or film one after the other: found, restored, counted."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,16 @@ Pixels = NDArray[Any]
 class FrameFaces:
     """Called for each frame in turn. Faces keep steady, and a frame equal to the one before gets equal faces."""
 
-    def __init__(self, enhancer: FaceEnhancer) -> None:
+    def __init__(self, enhancer: FaceEnhancer, memory: Sequence[Any] = ()) -> None:
+        """`memory` is what `self.memory` was after the frame before."""
         self._enhancer = enhancer
-        self._tracker = FaceTracker(enhancer.options)
+        self.options = enhancer.options
+        self._tracker = FaceTracker(enhancer.options, memory)
         self._last: tuple[Pixels, list[RestoredFace]] | None = None
         self._found: list[Face] = []
         self._refused: Counter[str] = Counter()
-        self._frames = self._frames_with_faces = self._restored = 0
+        self._frames_with_faces = self._restored = 0
+        self.frames = 0
         self.pairs: list[Pixels] = []
         """Of the first frame that has any, each face before and after, (side, 2 * side, C), dtype of the frame."""
 
@@ -55,12 +58,17 @@ class FrameFaces:
             self._found = self._tracker(self._enhancer.find(pixels))
             self._last = pixels, self._enhancer.restore(pixels, self._found)
         restored = self._last[1]
-        self._frames += 1
+        self.frames += 1
         self._frames_with_faces += bool(restored)
         self._restored += len(restored)
         self._refused.update(face.refused for face in self._found if face.refused)
         self.pairs = self.pairs or [_pair(face, pixels.dtype) for face in restored]
         return restored
+
+    @property
+    def memory(self) -> list[Any]:
+        """What the frames so far mean for the next, as JSON knows it."""
+        return self._tracker.memory
 
     def facts(self) -> dict[str, Any]:
         """What the `faces` event says of a picture."""
@@ -69,7 +77,7 @@ class FrameFaces:
     def frame_facts(self) -> dict[str, Any]:
         """What the `frame_faces` event says of an animation or film."""
         return {
-            "frames": self._frames,
+            "frames": self.frames,
             "frames_with_faces": self._frames_with_faces,
             "restored": self._restored,
             "refused": dict(self._refused),

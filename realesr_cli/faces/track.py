@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +32,15 @@ class _Track:
 class FaceTracker:
     """Called with the faces of each frame in turn. A new shot needs no word: its faces are elsewhere."""
 
-    def __init__(self, options: FaceOptions | None = None) -> None:
+    def __init__(self, options: FaceOptions | None = None, memory: Sequence[Any] = ()) -> None:
+        """`memory` is that of a tracker with whose next frame this one begins."""
         self._options = options or FaceOptions()
-        self._tracks: list[_Track] = []
+        self._tracks = [_Track(np.array(seen), np.array(steady), restored) for seen, steady, restored in memory]
+
+    @property
+    def memory(self) -> list[Any]:
+        """All that decides what the next frame gives, as JSON knows it."""
+        return [[track.seen.tolist(), track.steady.tolist(), track.is_restored] for track in self._tracks]
 
     def __call__(self, faces: Sequence[Face]) -> list[Face]:
         """The same faces in the same order with steady landmarks; one that was restored before is so more readily.

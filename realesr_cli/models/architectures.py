@@ -73,10 +73,14 @@ def load_model(
     name_or_path: str | Path,
     *,
     strength: float | None = None,
+    other: str | Path | None = None,
+    share: float = 0.5,
     offline: bool = False,
     reporter: Reporter = NULL,
 ) -> LoadedModel:
     """The network of a catalogue name (fetched if it is not in the cache) or of a weights file.
+
+    `other` is another training of the same network, of which `share` is blended in: (1 - share) this + share other.
 
     `strength` in [0, 1] blends a model with its weak-denoise companion (Real-ESRGAN's "denoise strength"): 1 is the
     model itself, 0 the companion, which keeps the grain.
@@ -85,9 +89,17 @@ def load_model(
     """
     if strength is not None and not 0.0 <= strength <= 1.0:
         raise UsageError(f"the denoise strength must lie between 0 and 1, not {strength:g}")
+    if strength is not None and other is not None:
+        raise UsageError("a denoise strength and a blend exclude each other", hint="choose one of them")
+    if not 0.0 <= share <= 1.0:
+        raise UsageError(f"the share of a blend must lie between 0 and 1, not {share:g}")
     raw = read_weights(weights.resolve(name_or_path, offline=offline, reporter=reporter))
     entry = _catalogued(name_or_path)
     name = entry.name if entry is not None else _own_name(raw)
+    if other is not None:
+        second = read_weights(weights.resolve(other, offline=offline, reporter=reporter))
+        raw = blend(respelled(raw), respelled(second), 1 - share)
+        name = f"{name} + {share:g} {Path(other).stem}"
     if strength is not None and strength != 1.0:
         if entry is None or entry.companion is None:
             raise UsageError(
@@ -99,6 +111,18 @@ def load_model(
     if entry is not None:
         raw = dataclasses.replace(raw, metadata={**raw.metadata, "licence": entry.licence})
     return build_model(raw, name, reporter=reporter)
+
+
+def respelled(raw: RawWeights) -> RawWeights:
+    """The same tensors under the key names of the network they are of; unchanged, if nobody knows it."""
+    for architecture in ARCHITECTURES:
+        try:
+            tensors = architecture.rename(raw.tensors)
+            if architecture.matches(tensors):
+                return dataclasses.replace(raw, tensors=tensors)
+        except (LookupError, ValueError):  # a damaged file: building it will say what is wrong
+            continue
+    return raw
 
 
 def build_model(raw: RawWeights, name: str, *, reporter: Reporter = NULL) -> LoadedModel:
@@ -301,6 +325,25 @@ def _build_msrresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     }
 
 
+def _rename_srresnet(tensors: Tensors) -> Tensors:
+    """The spelling with a head, a fusion and a tail becomes our own."""
+    if "head.weight" not in tensors or "fuse.weight" not in tensors:
+        return tensors
+    parts = {
+        "head": "conv_first", "head_act": "prelu_first", "fuse": "conv_body", "fuse_bn": "bn_body", "tail": "conv_last",
+    }  # fmt: skip
+    renamed = {}
+    for key, value in tensors.items():
+        first, _, rest = key.partition(".")
+        if match := re.match(r"up(_act)?\.(\d+)\.(\w+)$", key):
+            renamed[f"up.{match[2]}.{'prelu' if match[1] else 'conv'}.{match[3]}"] = value
+        elif match := re.match(r"(body\.\d+)\.act\.(\w+)$", key):
+            renamed[f"{match[1]}.prelu.{match[2]}"] = value
+        else:
+            renamed[f"{parts.get(first, first)}.{rest}"] = value
+    return renamed
+
+
 def _build_srresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, channels_in = tensors["conv_first.weight"].shape[:2]
@@ -454,6 +497,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture(
         name="SRResNet",
+        rename=_rename_srresnet,
         matches=_has("conv_first.weight", "body.0.bn1.weight", "up.0.conv.weight"),
         build=_build_srresnet,
     ),

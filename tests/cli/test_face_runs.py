@@ -1,9 +1,10 @@
-"""Faces in runs over several pictures, in folders and in animations."""
+"""Faces in runs over several pictures, in folders, animations and films."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -199,3 +200,54 @@ def test_an_animation_without_faces_says_so(
     done = realesr(*common, "-o", tmp_path / "faces.webp", "--face-enhance", "--face-model", restorer)
     assert f"{source}: no face found in 2 frames" in done.err
     assert (tmp_path / "faces.webp").read_bytes() == (tmp_path / "plain.webp").read_bytes()
+
+
+def _film(path: Path, frames: list[Pixels]) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], "bgr0"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def _film_frames(path: Path) -> list[Pixels]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_faces_of_a_film(
+    realesr: Command, realesr_process: Command, detector: Path, restorer: Path, model_file: Path, small: Pixels,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    padded = np.ascontiguousarray(np.pad(small, ((0, 1), (0, 0), (0, 0)), mode="edge"))
+    source = _film(tmp_path / "a.mkv", [padded, padded, np.roll(padded, 2, axis=1)])
+    common = ("video", source, "-m", model_file, "--precision", "fp32", "--codec", "ffv1")
+    faces = ("--face-enhance", "--face-model", restorer)
+    assert realesr(*common, "-o", tmp_path / "plain.mkv").status == 0
+    done = realesr_process(*common, "-o", tmp_path / "faces.mkv", *faces, "--save-faces", tmp_path / "kept")
+    assert done.status == 0
+    assert f"{source}: faces restored in 3 of 3 frames" in done.err
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["faces.mkv_face1.png"]
+    plain, result = _film_frames(tmp_path / "plain.mkv"), _film_frames(tmp_path / "faces.mkv")
+    assert all((a != b).any(axis=2).mean() > 0.01 for a, b in zip(plain, result, strict=True))
+    assert np.array_equal(result[0], result[1])
+    one = realesr(*common[:-2], "--frame", "0", tmp_path / "frame.png", *faces, "--json")
+    assert [len(event["faces"]) for event in one.events("faces")] == [1]
+    assert (read_image(tmp_path / "frame.png").pixels != plain[0]).any(axis=2).mean() > 0.01
+    blank = _film(tmp_path / "blank.mkv", [np.ascontiguousarray(_ramp(padded))] * 2)
+    done = realesr("video", blank, *common[2:], *faces, "-o", tmp_path / "none.mkv")
+    assert f"{blank}: no face found in 2 frames" in done.err
+    kept = realesr(*common, "-o", tmp_path / "b.mkv", *faces, "--dry-run", "--save-faces", tmp_path / "kept")
+    assert (kept.status, (tmp_path / "b.mkv").exists()) == (0, False)
+
+
+def test_nothing_of_a_film_is_done_without_the_weights(
+    realesr: Command, detector: Path, model_file: Path, small: Pixels, tmp_path: Path
+) -> None:
+    source = _film(tmp_path / "a.mkv", [small[:44]])
+    call = ("video", source, "-m", model_file, "-o", tmp_path / "out" / "b.mkv", "--face-enhance")
+    assert realesr(*call, "--offline").status == 3
+    assert "would first fetch gfpgan-1.4" in realesr(*call, "--dry-run").out
+    assert not (tmp_path / "out").exists()

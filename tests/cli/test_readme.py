@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
 
+from clips import read_clip, write_clip
 from realesr_cli import catalog, read_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,13 +27,14 @@ SETUP = ("python3 -m venv", ".venv/bin/pip install", ".venv/bin/pytest", "pipx i
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the pictures that the README speaks of."""
+    """A folder with the pictures and the film that the README speaks of."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "assets", tmp_path / "assets")
     shutil.copy(ROOT / "assets" / "budgie.jpg", tmp_path / "photo.jpg")
     small = cv2.resize(cv2.imread(str(tmp_path / "photo.jpg")), (60, 40), interpolation=cv2.INTER_AREA)
     for name in ("a.jpg", "b.png", "c.webp", "scan.tif", "logo.png"):
         (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, small)[1].tobytes())
+    write_clip(tmp_path / "film.mp4", count=15, audio_at=[Fraction(0)])
     (tmp_path / "photos").mkdir()
     shutil.copy(tmp_path / "photo.jpg", tmp_path / "photos")
     photo = cv2.imread(str(tmp_path / "photo.jpg"))
@@ -65,6 +68,9 @@ def test_every_command(realesr: Callable[..., Any], stocked_cache: Path, folder:
     sizes = {path.name: read_image(path).pixels.shape[:2] for path in folder.rglob("*.*") if path.suffix != ".json"
              and path.suffix in (".jpg", ".png", ".webp") and "assets" not in path.parts}  # fmt: skip
     assert sizes["photo_x4.jpg"] == sizes["budgie_x4.jpg"] == (640, 960)
+    assert read_clip(folder / "film_x4.mp4").frames[14].shape == (192, 256, 3)
+    assert read_clip(folder / "drawn.mkv").frames[14].shape == (96, 128, 3)
+    assert sizes["look.png"] == (192, 256)
     assert sizes["mine.png"] == (320, 480)
     assert sizes["large.png"] == (400, 600)
     assert sizes["photo_fit3840x2160.jpg"] == (2160, 3240)

@@ -196,6 +196,7 @@ def test_streams_keep_their_numbers() -> None:
     assert {stream.name: int(stream) for stream in Stream} == {
         "FINAL_RESIZE": 1, "FINAL_SINC": 2, "FINAL_JPEG": 3, "CROP": 4, "PLAIN": 5,
         "BLUR": 16, "RESIZE": 17, "NOISE": 18, "JPEG": 19, "NOISE_FIELD": 20,
+        "SHUFFLED": 512, "REALSR": 576,
     }  # fmt: skip
 
 

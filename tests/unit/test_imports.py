@@ -45,6 +45,8 @@ _FORBIDDEN = {
     "inference": {"engine", "upscaler", "faces", "image_io", "image_jobs", "cli"},
     "engine": {"upscaler", "faces", "image_io", "image_jobs", "cli"},
     "upscaler": {"faces", "image_io", "image_jobs", "cli"},
+    "video": {"image_jobs", "directory", "cli"},
+    "kept_faces": {"faces", "upscaler", "image_jobs", "directory", "video", "cli"},
     "comparison": {"cli"},
     "pages": {"models", "device", "engine", "upscaler", "image_jobs", "comparison", "cli"},
     "image_jobs": {"directory", "cli"},
@@ -146,6 +148,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
         ["--help"],
         ["image", "--help"],
         ["directory", "--help"],
+        ["video", "--help"],
         ["data", "degrade", "--help"],
         ["models", "list"],
         ["faces", "--help"],
@@ -162,8 +165,8 @@ def test_help_and_version_load_nothing_heavy() -> None:
 
 def test_public_names() -> None:
     assert realesr_cli.__all__ == [
-        "DeviceOptions", "Image", "LoadedModel", "RealesrError", "TileOptions", "Upscaler", "__version__",
-        "list_models", "load_model", "read_image", "write_image",
+        "DeviceOptions", "Image", "LoadedModel", "RealesrError", "SizeOptions", "TileOptions", "Upscaler",
+        "VideoOptions", "__version__", "list_models", "load_model", "read_image", "upscale_video", "write_image",
     ]  # fmt: skip
     for name in realesr_cli.__all__:
         assert getattr(realesr_cli, name) is not None

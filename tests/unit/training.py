@@ -95,3 +95,10 @@ def columns(folder: Path, name: str = "loss.") -> dict[str, dict[int, float]]:
     """The columns of a run's log whose names begin so, as step -> value."""
     log = read_log(folder / "log.csv")
     return {key: dict(zip(one.steps, one.values, strict=True)) for key, one in log.items() if key.startswith(name)}
+
+
+FAMILY = (
+    "bsrgan_x4", "bsrnet_x4", "esrgan_psnr_x4", "esrgan_x4", "realsr_dped_x4", "realsr_x4", "srcnn_x4", "srgan_x4",
+    "srresnet_x4",
+)  # fmt: skip
+"""Recipes of the systems before and beside Real-ESRGAN, which test_family_recipes.py trains at tiny sizes."""

@@ -137,7 +137,12 @@ def latest(run_folder: Path, reporter: Reporter) -> Checkpoint | None:
 def optimizer_tensors(optimizer: Optimizer) -> Tensors:
     """The state of an optimizer by the number of the parameter and the name of the moment, like `12.exp_avg`."""
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, moments in state.items() for name, value in moments.items()}
+    return {
+        f"{number}.{name}": value
+        for number, moments in state.items()
+        for name, value in moments.items()
+        if value is not None  # SGD without momentum
+    }
 
 
 def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:

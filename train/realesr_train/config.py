@@ -7,6 +7,7 @@ can be checked before torch is loaded.
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from realesr_cli.errors import ConfigError
@@ -221,6 +222,17 @@ class FinalConfig:
 class DegradationConfig:
     """From a clean crop to the network's input: passes, then the final part. The ranges are those of every scale."""
 
+    kind: Literal["second_order", "shuffled", "bicubic", "realsr"] = "second_order"
+    """second_order: of Real-ESRGAN, all keys below but the last two; shuffled: of BSRGAN, scales 2 and 4; bicubic: only
+    reduced, as by MATLAB; realsr: reduced by a kernel of `kernels`, or bicubic, with noise of `noise`."""
+    kernels: Path | None = None
+    """Only realsr: folder of `realesr data kernels`, made for this scale; none: bicubic."""
+    noise: Path | None = None
+    """Only realsr: folder of `realesr data noise`; none: no noise."""
+    order: int = 0
+    """So many of the passes, from the first on: 1 is the first-order ablation; 0: all."""
+    sinc: bool = True
+    """false: no sinc filter anywhere, whatever the probabilities say: the ablation without ringing."""
     plain_probability: float = 0.0
     """Probability that a picture is only reduced, by antialiased bicubic interpolation as in benchmarks of
     super-resolution: no pass and nothing else."""
@@ -243,9 +255,21 @@ class DegradationConfig:
         _check_probability("plain_probability", self.plain_probability)
         if not 1 <= len(self.passes) <= 16:
             raise ConfigError(f"passes: {len(self.passes)} of them; there must be 1 to 16")
+        if not 0 <= self.order <= len(self.passes):
+            raise ConfigError(f"order = {self.order} must be from 0 to the number of passes, {len(self.passes)}")
         jpegs = [*(one.jpeg for one in self.passes), self.final.jpeg]
         if self.jpeg_model == "legacy" and any(one.quality_range[1] >= 100 for one in jpegs):
             raise ConfigError('quality_range: 100 divides by zero where jpeg_model is "legacy"', hint="end it at 99")
+
+
+def ablated(config: DegradationConfig) -> DegradationConfig:
+    """The same in its passes and probabilities, as its switches `order` and `sinc` say."""
+    passes, final = config.passes[: config.order or None], config.final
+    if not config.sinc:
+        final = dataclasses.replace(final, sinc_probability=0.0)
+        plain = [dataclasses.replace(one.kernel, sinc_probability=0.0) for one in passes]
+        passes = tuple(dataclasses.replace(one, kernel=kernel) for one, kernel in zip(passes, plain, strict=True))
+    return dataclasses.replace(config, passes=passes, final=final)
 
 
 def with_order(config: DegradationConfig, order: int) -> DegradationConfig:
@@ -253,7 +277,7 @@ def with_order(config: DegradationConfig, order: int) -> DegradationConfig:
     if not 1 <= order <= 16:
         raise ConfigError(f"order {order} must be from 1 to 16")
     passes = config.passes[:order] + config.passes[-1:] * (order - len(config.passes))
-    return dataclasses.replace(config, passes=passes)
+    return dataclasses.replace(config, passes=passes, order=0)
 
 
 def legacy(config: DegradationConfig) -> DegradationConfig:

@@ -100,16 +100,34 @@ def wrap(network: nn.Module, world: World, *, always_alike: bool) -> nn.Module:
     while the generator learns, it makes torch leave gradients of some layers unaveraged, without a word. With several
     micro-batches, of which only the last exchanges, torch 2.13 fails in the first step; if that one exchanges all of
     them it works, but sums in another order, and a run that goes on would no longer be the uninterrupted one.
-    Buffers are left alone in forward: those of spectral normalisation are the same on all ranks anyway.
+    Buffers are left alone in forward: those of spectral normalisation are the same on all ranks anyway. Batch
+    normalisation works with the statistics of a rank's own pictures; the running ones become the mean over all ranks
+    after each pass, so that all ranks, and the average of the weights, hold the same.
     """
     if world.size == 1:
         return network
+    statistics = _running_statistics(network)
+    if statistics:
+        network.register_forward_hook(lambda module, _, __: _share_statistics(module, statistics, world))
     known = inspect.signature(DistributedDataParallel.__init__).parameters  # torch 2.13 renamed the option
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {buffers: False}
     if world.device.type == "cuda":
         options["device_ids"] = [world.device.index]
     return DistributedDataParallel(network, static_graph=always_alike, gradient_as_bucket_view=True, **options)
+
+
+def _running_statistics(network: nn.Module) -> list[Tensor]:
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    return [one for layer in layers for one in (layer.running_mean, layer.running_var) if one is not None]
+
+
+def _share_statistics(network: nn.Module, statistics: list[Tensor], world: World) -> None:
+    if not network.training:
+        return
+    shared = torch.split(mean(torch.cat(statistics), world), [len(one) for one in statistics])
+    for one, value in zip(statistics, shared, strict=True):
+        one.data.copy_(value)  # without .data, the backward pass would think that its own copy has changed
 
 
 def share(tensor: Tensor, world: World, parts: int) -> Tensor:

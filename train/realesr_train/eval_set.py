@@ -26,8 +26,7 @@ from realesr_cli.reporting import Reporter
 from realesr_train.config import DegradationConfig, with_order
 from realesr_train.data.degrade import reduced
 from realesr_train.data.folder import file_bytes, named_pictures, to_picture, warn
-from realesr_train.degradation.draws import draw
-from realesr_train.degradation.second_order import apply
+from realesr_train.degradations import apply, draw
 from realesr_train.validation import to_pixels, to_tensor
 
 Pixels = NDArray[np.uint8]

@@ -12,9 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from realesr_train.degradation.draws import draw
 from realesr_train.degradation.filters import sharpen
-from realesr_train.degradation.second_order import apply, paired_crop
+from realesr_train.degradation.second_order import paired_crop
+from realesr_train.degradations import apply, draw
 from realesr_train.train_config import TrainConfig
 
 Item = TypeVar("Item")

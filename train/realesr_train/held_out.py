@@ -10,6 +10,7 @@ from torch import Tensor
 
 from realesr_cli.errors import ConfigError, InputError
 from realesr_cli.reporting import Reporter
+from realesr_train import degradations
 from realesr_train.data.folder import Picture, warn
 from realesr_train.data.source import (
     Crops,
@@ -21,8 +22,7 @@ from realesr_train.data.source import (
     open_pictures,
     whole_pictures,
 )
-from realesr_train.degradation.draws import draw
-from realesr_train.degradation.second_order import apply
+from realesr_train.degradations import apply, draw
 from realesr_train.parts import input_multiple
 from realesr_train.train_config import TrainConfig
 from realesr_train.validation import Pair, make_pairs
@@ -51,6 +51,8 @@ def open_data(config: TrainConfig, reporter: Reporter) -> Data:
     if data.paired and not data.lr_folders and folder is not None:
         hint = 'name there the folder of low-resolution pictures, or give lists with lines "clean, low-resolution"'
         raise ConfigError(f"data.lr_folders is empty, but {folder} holds only one side of the pairs", hint=hint)
+    if not config.is_paired:
+        degradations.check(config.degradation, config.scale)
     source = _open_source(config, reporter)
     smallest_px = min(wanted.crop_px, _SMALLEST_PX)
     if not wanted.every:

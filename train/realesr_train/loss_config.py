@@ -7,7 +7,7 @@ from realesr_cli.errors import ConfigError
 from realesr_train.limits import check_limits
 
 Target = Literal["gt", "gt_usm", "teacher"]
-PixelKind = Literal["l1", "mse", "charbonnier"]
+PixelKind = Literal["l1", "mse", "charbonnier", "mse_luma"]
 
 REAL_ESRGAN_LAYERS = (("conv1_2", 0.1), ("conv2_2", 0.1), ("conv3_4", 1.0), ("conv4_4", 1.0), ("conv5_4", 1.0))
 
@@ -19,7 +19,7 @@ class PixelLossConfig:
     weight: float = 1.0
     """0: not used."""
     kind: PixelKind = "l1"
-    """l1: absolute; mse: squared; charbonnier: absolute, smooth at 0."""
+    """l1: absolute; mse: squared; charbonnier: absolute, smooth at 0; mse_luma: squared, of luma alone."""
     target: Target = "gt"
     """gt: the clean picture; gt_usm: the same, sharpened; teacher: the output of `[loss.distill]`'s network."""
 

@@ -11,7 +11,7 @@ from math import cos, pi
 from typing import Literal
 
 from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 Schedule = Literal["constant", "multistep", "cosine"]
 
@@ -20,24 +20,34 @@ def make_optimizer(
     parameters: Iterable[Tensor],
     *,
     learning_rate: float,
-    name: Literal["adam", "adamw"] = "adam",
+    name: Literal["adam", "adamw", "sgd"] = "adam",
     betas: tuple[float, float] = (0.9, 0.99),
     weight_decay: float = 0.0,
+    last: int = 0,
+    last_share: float = 1.0,
 ) -> Optimizer:
-    """A fused Adam or AdamW over those `parameters` that require a gradient.
+    """A fused Adam, AdamW or SGD (with momentum betas[0]) over those `parameters` that require a gradient.
+
+    The `last` ones of them learn with `last_share` of the rate.
 
     On a CPU fused is 2.3 times as fast as the plain loop and 7 times as fast as foreach (docs/performance.md).
     Source: Kingma and Ba 2014; Loshchilov and Hutter 2017; betas: training_spec section 9.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    end = len(trained) - last
+    groups = [{"params": trained[:end], "share": 1.0}]
+    if last:
+        groups.append({"params": trained[end:], "share": last_share, "lr": last_share * learning_rate})
+    if name == "sgd":
+        return SGD(groups, lr=learning_rate, momentum=betas[0], weight_decay=weight_decay, fused=True)
     make = Adam if name == "adam" else AdamW
-    return make(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True)
+    return make(groups, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """The optimizer's next step uses `learning_rate`, in all its groups."""
+    """The optimizer's next step uses `learning_rate`, times a group's `share` where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("share", 1.0)
 
 
 def learning_rate(

@@ -17,6 +17,8 @@ from realesr_cli.models.colours import keep_colours, low
 from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.reading import read_weights
 from realesr_cli.models.rrdb import RRDBNet
+from realesr_cli.models.srcnn import SRCNN
+from realesr_cli.models.srresnet import SRResNet
 from realesr_cli.reporting import Reporter
 from realesr_train.discriminators.patch import PatchDiscriminator
 from realesr_train.discriminators.unet import UNetDiscriminator
@@ -24,9 +26,9 @@ from realesr_train.discriminators.vgg import SRGANDiscriminator, VGGDiscriminato
 from realesr_train.features import FeatureNetwork
 from realesr_train.loss_config import PixelKind
 from realesr_train.losses.perceptual import PerceptualLoss
-from realesr_train.losses.pixel import charbonnier, l1, mse
+from realesr_train.losses.pixel import charbonnier, l1, mse, mse_luma
 from realesr_train.optim import learning_rate
-from realesr_train.start import bilinear_start, load_start
+from realesr_train.start import bilinear_start, gaussian_start, load_start
 from realesr_train.steps import Adversarial, Term
 from realesr_train.teacher import make_teacher
 from realesr_train.train_config import TrainConfig
@@ -39,7 +41,9 @@ _CHOICES = (
 Network = TypeVar("Network", bound=nn.Module)
 
 _WORTHWHILE = 1.3  # how much faster a CPU must be in bf16
-_PIXEL_LOSSES: dict[PixelKind, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse, "charbonnier": charbonnier}
+_PIXEL_LOSSES: dict[PixelKind, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": l1, "mse": mse, "charbonnier": charbonnier, "mse_luma": mse_luma,
+}  # fmt: skip
 _BACKBONES = {"vgg19": "vgg19", "vgg16": "vgg16", "squeezenet1_1": "squeezenet1.1"}
 """Names of the catalogue."""
 _RRDB_SHAPES = {1: (4, 2), 2: (2, 2), 4: (1, 2), 8: (1, 3)}
@@ -65,21 +69,35 @@ def make_network(config: TrainConfig, reporter: Reporter) -> nn.Module:
     """
     model = config.model
     with _seeded(config.run.seed, 0):
-        if model.architecture == "compact":
-            compact = SRVGGNetCompact(
-                width=model.width, depth=model.depth, scale=config.scale, activation=model.activation
-            )
-            if model.init == "bilinear":
-                bilinear_start(compact)
-            network: nn.Module = compact
-        else:
-            unshuffle, up_steps = _RRDB_SHAPES[config.scale]
-            network = RRDBNet(
-                width=model.width, blocks=model.blocks, growth=model.growth, unshuffle=unshuffle, up_steps=up_steps
-            )
+        network = _make_network(config)
+        if isinstance(network, SRVGGNetCompact) and model.init == "bilinear":
+            bilinear_start(network)
+        if model.init == "gaussian":
+            gaussian_start(network)
     if model.start_from:
         load_start(network, model.start_from, match="shape" if model.start_partly else "all", reporter=reporter)
     return network
+
+
+def _make_network(config: TrainConfig) -> nn.Module:
+    model = config.model
+    match model.architecture:
+        case "compact":
+            return SRVGGNetCompact(
+                width=model.width, depth=model.depth, scale=config.scale, activation=model.activation
+            )
+        case "rrdb":
+            unshuffle, up_steps = _RRDB_SHAPES[config.scale]
+            return RRDBNet(
+                width=model.width, blocks=model.blocks, growth=model.growth, unshuffle=unshuffle, up_steps=up_steps
+            )
+        case "srresnet":
+            # towards [-1, 1], as in the paper; losses and files see [0, 1]
+            return SRResNet(
+                width=model.width, blocks=model.blocks, up_steps=config.scale.bit_length() - 1, signed_output=True
+            )
+        case "srcnn":
+            return SRCNN(widths=(model.width, max(1, model.width // 2)), kernels=model.kernels, scale=config.scale)
 
 
 def make_discriminator(config: TrainConfig, reporter: Reporter) -> nn.Module:
@@ -93,7 +111,7 @@ def make_discriminator(config: TrainConfig, reporter: Reporter) -> nn.Module:
             case "vgg":
                 network = VGGDiscriminator(width=wanted.width, side_px=side)
             case "srgan":
-                network = SRGANDiscriminator(width=wanted.width, side_px=side)
+                network = SRGANDiscriminator(width=wanted.width, side_px=side, signed_input=True)
             case "patch":
                 network = PatchDiscriminator(width=wanted.width)
             case "patch_spectral":

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from realesr_cli.errors import ConfigError
+from realesr_train.loss_config import Target
 from realesr_train.tables import apply_overrides, from_table
 from realesr_train.train_checks import check
 from realesr_train.train_config import TrainConfig
 
 FOLDER = Path(__file__).parent / "recipes"
 
-_PATHS = ("run.folder", "data.folders", "data.lr_folders", "validation.folders", "validation.lr_folders")
+_PATHS = (
+    "run.folder", "data.folders", "data.lr_folders", "validation.folders", "validation.lr_folders",
+    "degradation.kernels", "degradation.noise",
+)  # fmt: skip
 _NAMES_OR_PATHS = (
     "model.start_from", "discriminator.start_from", "loss.perceptual.weights", "loss.distill.teacher",
     "loss.distill.second",
@@ -83,7 +87,9 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig,
         raise ConfigError(f"{path}: stage must be one or more tables [[stage]]", path=path)
     configs = []
     for number, stage in enumerate(stages):
-        config = _record(apply_overrides(merged(table, stage), others), path)
+        whole = apply_overrides(merged(table, stage), others)
+        _anchor(whole, Path.cwd())  # those of the file are absolute by now, so that these are of the overrides
+        config = unsharpened(_record(whole, path))
         try:
             check(config)
         except ConfigError as error:
@@ -103,6 +109,27 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
         both = isinstance(below, dict) and isinstance(value, Mapping)
         result[key] = merged(below, value) if both and below is not None else copy.deepcopy(value)
     return result
+
+
+def unsharpened(config: TrainConfig) -> TrainConfig:
+    """The same without any sharpening of targets where `data.sharpen` is false."""
+    if config.data.sharpen:
+        return config
+    loss = config.loss
+    return replace(
+        config,
+        data=replace(config.data, sharpen_target=False),
+        loss=replace(
+            loss,
+            pixel=replace(loss.pixel, target=_plain(loss.pixel.target)),
+            perceptual=replace(loss.perceptual, target=_plain(loss.perceptual.target)),
+            adversarial=replace(loss.adversarial, target=_plain(loss.adversarial.target)),
+        ),
+    )
+
+
+def _plain(target: Target) -> Target:
+    return "gt" if target == "gt_usm" else target
 
 
 def with_folder(config: TrainConfig, folder: Path) -> TrainConfig:

@@ -116,6 +116,16 @@ def bilinear_start(network: SRVGGNetCompact, *, generator: torch.Generator | Non
         last.weight[channel * len(phases) : (channel + 1) * len(phases), channel] = phases
 
 
+@torch.no_grad()
+def gaussian_start(network: nn.Module, *, deviation: float = 0.001) -> None:
+    """New weights from a normal distribution, no biases. Source: Dong et al. 2014 (arXiv:1501.00092), section 3.4."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.normal_(0, deviation)
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+
 def _fill_normal(weight: Tensor, gain: float, generator: torch.Generator | None) -> None:
     """Normal numbers of the standard deviation gain * sqrt(2 / inputs), drawn on the CPU. Source: He et al. (2015)."""
     drawn = torch.randn(weight.shape, generator=generator)

@@ -76,6 +76,8 @@ def _check_sizes(config: TrainConfig) -> None:
         return
     if data.patch_px > data.crop_px:
         raise ConfigError(f"data.patch_px = {data.patch_px} does not fit into data.crop_px = {data.crop_px}")
+    if config.degradation.kind != "second_order":
+        return
     for number, one in enumerate(config.degradation.passes):
         base = data.crop_px if number == 0 else data.crop_px / scale
         least = base * one.resize.down_range[0]
@@ -93,6 +95,11 @@ def _multiple(value: float, step: int) -> int:
 
 
 def _check_network(config: TrainConfig) -> None:
+    if config.model.architecture == "srresnet" and config.scale not in (2, 4, 8):
+        raise ConfigError(
+            f'scale = {config.scale}: model.architecture = "srresnet" is for scales 2, 4 and 8',
+            hint='model.architecture = "compact" is for any scale',
+        )
     if config.model.architecture != "rrdb":
         return
     if config.scale not in (1, 2, 4, 8):

@@ -54,20 +54,25 @@ class RunConfig:
 class ModelConfig:
     """The network that is trained, the generator."""
 
-    architecture: Literal["compact", "rrdb"] = "rrdb"
-    """compact: SRVGGNetCompact, small and fast; rrdb: RRDBNet, the large network of Real-ESRGAN."""
+    architecture: Literal["compact", "rrdb", "srresnet", "srcnn"] = "rrdb"
+    """compact: SRVGGNetCompact, small and fast; rrdb: RRDBNet, the large network of ESRGAN and Real-ESRGAN; srresnet:
+    of SRResNet and SRGAN, with batch normalisation, scales 2, 4 and 8; srcnn: three convolutions on luma."""
     width: int = 64
     """Channels of the features, 4 to 512."""
     depth: int = 32
     """Only compact: convolutions between the first and the last one, 1 to 256."""
     blocks: int = 23
-    """Only rrdb: residual-in-residual dense blocks, 1 to 128."""
+    """Only rrdb and srresnet: residual blocks, 1 to 128."""
     growth: int = 32
     """Only rrdb: channels that a convolution adds inside a dense block, 4 to 256."""
     activation: Literal["prelu", "relu", "leakyrelu"] = "prelu"
     """Only compact."""
-    init: Literal["default", "bilinear"] = "default"
-    """bilinear, only compact: starts as a bilinear enlargement, without which it learns next to nothing at first."""
+    kernels: tuple[int, int, int] = (9, 5, 5)
+    """Only srcnn: sides of its convolutions, odd; the second one gives half of `width` channels."""
+    init: Literal["default", "bilinear", "gaussian"] = "default"
+    """bilinear, only compact: starts as a bilinear enlargement, without which it learns next to nothing at first;
+    gaussian, only srcnn: standard deviation 0.001 and no bias, as in its paper. Dense blocks of rrdb always start at
+    a tenth of He's weights."""
     start_from: str = ""
     """Weights to begin with: a file, or a name of `realesr models list`; empty: random ones."""
     start_partly: bool = False
@@ -75,8 +80,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, width=(4, 512), depth=(1, 256), blocks=(1, 128), growth=(4, 256))
-        if self.init == "bilinear" and self.architecture != "compact":
-            raise ConfigError('init = "bilinear" is for architecture = "compact" only', hint='say init = "default"')
+        owner = {"bilinear": "compact", "gaussian": "srcnn"}.get(self.init, self.architecture)
+        if owner != self.architecture:
+            raise ConfigError(f'init = "{self.init}" is for architecture = "{owner}" only', hint='say init = "default"')
+        if any(not 1 <= side <= 31 or side % 2 == 0 for side in self.kernels):
+            raise ConfigError(f"kernels = {list(self.kernels)} must be odd numbers from 1 to 31")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +115,8 @@ class DataConfig:
     """Turn crops by multiples of 90 degrees."""
     sharpen_target: bool = False
     """Sharpen the target before it is cut out, as in stage 1 of Real-ESRGAN; `target = "gt"` then means this."""
+    sharpen: bool = True
+    """false: no target is sharpened, whatever `sharpen_target` and `target = "gt_usm"` say: Real-ESRGAN without "+"."""
 
     def __post_init__(self) -> None:
         check_limits(
@@ -140,10 +150,12 @@ class PoolConfig:
 class OptimConfig:
     """How gradients become new weights; the discriminator has a rate of its own."""
 
-    name: Literal["adam", "adamw"] = "adam"
-    """adamw: the weight decay is apart from the gradient."""
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    """adamw: the weight decay is apart from the gradient; sgd: the first of `betas` is its momentum."""
     lr: float = 1e-4
     """Learning rate of the generator, before the schedule."""
+    last_share: float = 1.0
+    """Share of `lr` that the generator's last layer learns with; 0.1 in SRCNN."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the averages of the gradient and of its square, for both networks."""
     weight_decay: float = 0.0
@@ -152,7 +164,7 @@ class OptimConfig:
     """Gradients with a larger norm are scaled down to it; 0: never."""
 
     def __post_init__(self) -> None:
-        check_limits(self, lr=(1e-12, 10), weight_decay=(0, 10), clip_norm=(0, 1e9))
+        check_limits(self, lr=(1e-12, 10), last_share=(1e-6, 1), weight_decay=(0, 10), clip_norm=(0, 1e9))
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas = {list(self.betas)} must be from 0 to below 1")
 

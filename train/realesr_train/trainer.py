@@ -64,7 +64,9 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(world.device.type) if precision == "fp16" else None
         generator = placed(make_network(config, reporter), world.device).train()
         self.ema = Ema(generator, config.ema.decay)
-        self._generator = self._side(generator, config.optim.lr, always_alike=config.data.accumulate == 1)
+        # weight and bias of the last convolution
+        last = 2 if config.optim.last_share < 1 else 0
+        self._generator = self._side(generator, config.optim.lr, always_alike=config.data.accumulate == 1, last=last)
         self._discriminator: _Side | None = None
         if config.is_adversarial:
             discriminator = placed(make_discriminator(config, reporter), world.device)
@@ -78,7 +80,7 @@ class Trainer:
         self._meter = Meter(world.device)
         self._skipped = 0
 
-    def _side(self, network: nn.Module, rate: float, *, always_alike: bool) -> _Side:
+    def _side(self, network: nn.Module, rate: float, *, always_alike: bool, last: int = 0) -> _Side:
         optim = self.config.optim
         optimizer = make_optimizer(
             network.parameters(),
@@ -86,6 +88,8 @@ class Trainer:
             name=optim.name,
             betas=optim.betas,
             weight_decay=optim.weight_decay,
+            last=last,
+            last_share=optim.last_share,
         )
         update = Update(optimizer=optimizer, clip_norm=optim.clip_norm or None, scaler=self._scaler)
         return _Side(network, wrap(network, self.world, always_alike=always_alike), update)

@@ -36,10 +36,12 @@ from realesr_cli.image_formats import FULL_COLOUR_SUFFIXES
 from realesr_cli.image_io import Image, read_image, write_image
 from realesr_cli.reporting import Reporter, progress
 from realesr_train.config import DegradationConfig
-from realesr_train.degradation.draws import Draws, draw
-from realesr_train.degradation.replay import from_json, to_json
+from realesr_train.degradation.draws import Draws
+from realesr_train.degradation.replay import AnyDraws, from_json, to_json
 from realesr_train.degradation.resize import imresize
-from realesr_train.degradation.second_order import apply, fit_crop
+from realesr_train.degradation.second_order import fit_crop
+from realesr_train.degradation.shuffled import OPERATIONS
+from realesr_train.degradations import apply, draw
 
 RECORD = "draws.jsonl"
 _SMALLER = "close other programs, or cut the picture into pieces"
@@ -65,8 +67,8 @@ class Job:
     target: Path
 
 
-def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
-    """A PNG file in `output` for each input; of a folder for each picture in it, at any depth, with its subfolder.
+def plan(inputs: Sequence[Path], output: Path, suffix: str = ".png") -> list[Job]:
+    """A file in `output` for each input; of a folder for each picture in it, at any depth, with its subfolder.
 
     Hidden files and folders are left out, and so is `output` where it lies inside an input: what an earlier run wrote
     there must not be degraded again.
@@ -74,7 +76,7 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
     Raises: UnreadableInput (a folder without pictures), UsageError (two inputs for one file, or an input as target).
     """
     jobs = [
-        Job(number, file, output / name.with_suffix(".png"))
+        Job(number, file, output / name.with_suffix(suffix))
         for number, (file, name) in enumerate(_pictures(inputs, output))
     ]
     sources = {job.source.resolve() for job in jobs}
@@ -151,7 +153,7 @@ def degrade_files(
     known = None if replay is None else _read_record(replay)
 
     def degrade(job: Job) -> NDArray[Any]:
-        pixels, _ = _read_rgb(job.source, reporter)
+        pixels, _ = read_rgb(job.source, reporter)
         name = job.target.relative_to(output).as_posix()
         if known is None:
             pixels = _cut(pixels, scale, job.source, reporter)
@@ -212,7 +214,7 @@ def reduce_files(
     """Writes each picture 1/scale as large, as `reduced` makes it. Raises: DiskFull."""
 
     def reduce(job: Job) -> NDArray[Any]:
-        pixels, white = _read_rgb(job.source, reporter)
+        pixels, white = read_rgb(job.source, reporter)
         return _to_bytes(reduced(_cut(pixels, scale, job.source, reporter), scale, white))
 
     _run(jobs, reduce, overwrite=overwrite, reporter=reporter, done=done, fail=fail)
@@ -247,7 +249,7 @@ def contact_sheet(
     """
     source = _pictures(inputs)[0][0]
     side = _TILE_PX // scale * scale
-    pixels = fit_crop(_read_rgb(source, reporter)[0], side)
+    pixels = fit_crop(read_rgb(source, reporter)[0], side)
     top, left = (pixels.shape[1] - side) // 2, (pixels.shape[2] - side) // 2
     hr = pixels[:, top : top + side, left : left + side].expand(_SHEET_SIDE**2, -1, -1, -1)
     draws = draw(config, scale=scale, seed=seed, samples=torch.arange(len(hr)), height=side, width=side)
@@ -259,9 +261,11 @@ def contact_sheet(
     write_image(target, Image(pixels=np.concatenate(rows)), overwrite=overwrite, reporter=reporter)
 
 
-def describe(draws: Draws, i: int) -> list[str]:
+def describe(draws: AnyDraws, i: int) -> list[str]:
     """Image i's draws in a few short lines for people."""
     plain = to_json(draws, i)
+    if not isinstance(draws, Draws):
+        return _describe_other(plain)
     passes, final = plain["passes"], plain["final"]
 
     def blur(one: dict[str, Any]) -> str:
@@ -288,6 +292,23 @@ def describe(draws: Draws, i: int) -> list[str]:
         "resize " + " | ".join(resize(one["resize"]) for one in passes) + f" | {final['resize']['mode']}",
         "noise " + " | ".join(noise(one["noise"]) for one in passes),
         f"jpeg {' | '.join(qualities)}   end {blur(final['sinc'])}; {order}",
+    ]
+
+
+def _describe_other(plain: dict[str, Any]) -> list[str]:
+    head = f"sample {plain['samples']}, seed {plain['seed']}"
+    if plain["kind"] == "realsr":
+        kernel = plain["kernel"] if plain["kernel"] >= 0 else "bicubic"
+        return [head, f"kernel {kernel}", f"noise {plain['noise'] if plain['noise'] >= 0 else 'none'}"]
+    names = [OPERATIONS[number] for number in plain["order"]]
+    if not plain["compressed"]:
+        names.remove("jpeg")
+    blurs = [f"{one['size_px']}px {one['sigma_x']:.1f}x{one['sigma_y']:.1f}" for one in plain["blurs"]]
+    return [
+        head + (", halved first" if plain["halved"] else ""),
+        " ".join(names),
+        f"blur {' | '.join(blurs)}",
+        f"noise {plain['colour']}   jpeg {plain['quality']:.0f} | {plain['last_quality']:.0f}",
     ]
 
 
@@ -318,7 +339,7 @@ def _run(
                     hint = "--overwrite replaces it, --skip-existing leaves it alone"
                     raise OutputExists(f"{job.target} is already there", hint=hint)
                 pixels = _within_memory(work, job)
-                _make_folder(job.target.parent)
+                make_folder(job.target.parent)
                 write_image(job.target, Image(pixels=pixels), overwrite=overwrite, reporter=reporter)
             except DiskFull:
                 raise
@@ -339,9 +360,10 @@ def _run(
             advance(1)
 
 
-def _check_memory(draws: Draws, path: Path) -> None:
+def _check_memory(draws: AnyDraws, path: Path) -> None:
     """Raises: OutOfMemory (the chain will not fit)."""
-    sizes_px = [draws.height * draws.width, *(int(one.resize.target[0].prod()) for one in draws.passes)]
+    passes = draws.passes if isinstance(draws, Draws) else ()
+    sizes_px = [draws.height * draws.width, *(int(one.resize.target[0].prod()) for one in passes)]
     needed, free = _BYTES_A_PIXEL * max(sizes_px), free_memory_bytes(torch.device("cpu"))
     if needed > free:
         raise OutOfMemory(
@@ -362,14 +384,15 @@ def _within_memory(work: Callable[[Job], NDArray[Any]], job: Job) -> NDArray[Any
         raise OutOfMemory(f"not enough memory for {job.source}", hint=_SMALLER, path=job.source) from error
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Raises: OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, folder) from error
 
 
-def _read_rgb(path: Path, reporter: Reporter) -> tuple[Tensor, float]:
+def read_rgb(path: Path, reporter: Reporter) -> tuple[Tensor, float]:
     """(3, H, W) float32 in [0, 1], grey in three channels and without alpha, and the file's white: 255 or 65535."""
     pixels = read_image(path, reporter=reporter).pixels
     if pixels.shape[2] == 4:
@@ -397,7 +420,7 @@ def _to_bytes(pixels: Tensor) -> NDArray[Any]:
     return result
 
 
-def _read_record(path: Path) -> dict[str, Draws]:
+def _read_record(path: Path) -> dict[str, AnyDraws]:
     """The draws in a `draws.jsonl`, by output name. Raises: UsageError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,10 +27,13 @@ from realesr_train.config import (
     PassConfig,
     Range,
     ResizeConfig,
+    ablated,
 )
 from realesr_train.degradation.counter import keys, uniform
 from realesr_train.degradation.kernels import FAMILIES, is_any
 from realesr_train.degradation.resize import MODES
+
+Record = TypeVar("Record")
 
 DIRECTIONS = ("up", "down", "keep")
 NOISES = ("gaussian", "poisson")
@@ -42,8 +45,8 @@ MIN_SIDE_PX = 8
 class Stream(IntEnum):
     """One row of random numbers each. Those of pass p (from 0) are 16 p further on, up to 16 passes.
 
-    Below 16 are those drawn once an image; what comes before the degradation (flips, crops of pictures) is numbered
-    from 1000 on, by those who draw it.
+    Below 16 are those drawn once an image, from 512 on those of other kinds of degradation; what comes before the
+    degradation (flips, crops of pictures) is numbered from 1000 on, by those who draw it.
     """
 
     FINAL_RESIZE = 1
@@ -56,6 +59,9 @@ class Stream(IntEnum):
     NOISE = 18
     JPEG = 19
     NOISE_FIELD = 20
+    SHUFFLED = 512
+    """Of shuffled.py, and some after it."""
+    REALSR = 576
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,9 +164,25 @@ class Draws:
 
     def __getitem__(self, index: Tensor | Sequence[int] | slice) -> "Draws":
         """The draws of some of the images."""
-        chosen = index if isinstance(index, Tensor | slice) else torch.tensor(index, dtype=torch.int64)
-        selected: Draws = _map(self, lambda values: values[chosen])
-        return selected
+        return select(self, index)
+
+
+class Cropped(Protocol):
+    """Draws of any kind, as far as a crop needs them."""
+
+    @property
+    def crop(self) -> Tensor: ...
+    @property
+    def crop_px(self) -> int | None: ...
+    @property
+    def scale(self) -> int: ...
+
+
+def select(draws: Record, index: Tensor | Sequence[int] | slice) -> Record:
+    """The draws of some of the images, of any kind of draws."""
+    chosen = index if isinstance(index, Tensor | slice) else torch.tensor(index, dtype=torch.int64)
+    selected: Record = _map(draws, lambda values: values[chosen])
+    return selected
 
 
 def draw(
@@ -182,7 +204,8 @@ def draw(
     Raises: ValueError naming the argument.
     Source: training specification, sections 2 and 5.
     """
-    _check(scale, samples, height, width, crop_px)
+    check_request(scale, samples, height, width, crop_px)
+    config = ablated(config)
     source = _Source(seed, samples.cpu(), config.draws == "per_batch")
     clean = torch.tensor([[height, width]]).expand(len(samples), 2)
     result = clean // scale
@@ -199,7 +222,7 @@ def draw(
         plain=source.shared(Stream.PLAIN, 1)[0] < config.plain_probability,
         passes=tuple(passes),
         final=_draw_final(config.final, source, result),
-        crop=_draw_crop(source, result, 0 if crop_px is None else crop_px // scale),
+        crop=draw_crop(source.shared(Stream.CROP, 2), result, 0 if crop_px is None else crop_px // scale),
         seed=seed,
         scale=scale,
         height=height,
@@ -211,7 +234,8 @@ def draw(
     )
 
 
-def _check(scale: int, samples: Tensor, height: int, width: int, crop_px: int | None) -> None:
+def check_request(scale: int, samples: Tensor, height: int, width: int, crop_px: int | None) -> None:
+    """Raises: ValueError naming the argument of `draw` that is impossible."""
     if samples.dtype != torch.int64 or samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"samples: {samples.dtype} {tuple(samples.shape)}; give int64 (N,), not empty")
     if scale < 1:
@@ -339,11 +363,13 @@ def _draw_final(config: FinalConfig, source: _Source, target: Tensor) -> FinalDr
     )
 
 
-def _draw_crop(source: _Source, result: Tensor, side: int) -> Tensor:
-    """Source: spec section 5, step 10."""
-    places = torch.stack(source.shared(Stream.CROP, 2), 1)
+def draw_crop(places: list[Tensor], result: Tensor, side: int) -> Tensor:
+    """(N, 2) int64 corners of a crop of `side` in pictures of `result` (N, 2), from two uniform numbers (N,) in [0, 1).
+
+    Source: spec section 5, step 10.
+    """
     room = result - side + 1 if side else torch.ones_like(result)
-    return (places * room).floor().to(torch.int64)
+    return (torch.stack(places, 1) * room).floor().to(torch.int64)
 
 
 def _between(u: Tensor, limits: Range) -> Tensor:

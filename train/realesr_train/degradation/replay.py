@@ -9,28 +9,38 @@ from torch import Tensor
 
 from realesr_train.degradation.draws import DIRECTIONS, NOISES, Draws
 from realesr_train.degradation.kernels import FAMILIES
+from realesr_train.degradation.realsr import RealsrDraws
 from realesr_train.degradation.resize import MODES
+from realesr_train.degradation.shuffled import COLOURS, FILTERS, ShuffledDraws
 
-_NAMES: dict[str, tuple[str, ...]] = {"family": FAMILIES, "mode": MODES, "direction": DIRECTIONS, "kind": NOISES}
+AnyDraws = Draws | ShuffledDraws | RealsrDraws
+_KINDS = {"shuffled": ShuffledDraws, "realsr": RealsrDraws}
+"""By the field `kind`; draws of the second-order model are without it."""
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "family": FAMILIES, "mode": MODES, "direction": DIRECTIONS, "kind": NOISES, "halving": FILTERS, "filter": FILTERS,
+    "last_filter": FILTERS, "colour": COLOURS,
+}  # fmt: skip
 """Fields that are written as names."""
-_WHOLE = {*_NAMES, "samples", "field", "size_px", "target", "crop"}
-_FLAGS = {"grey", "jpeg_last", "plain"}
+_WHOLE = {*_NAMES, "samples", "field", "size_px", "target", "crop", "order", "kernel", "noise"}
+_FLAGS = {"grey", "jpeg_last", "plain", "halved", "resized", "compressed"}
 
 
-def to_json(draws: Draws, i: int) -> dict[str, Any]:
+def to_json(draws: AnyDraws, i: int) -> dict[str, Any]:
     """Image i's draws as plain numbers and names, for `json.dumps`; `from_json` makes the same draws of them."""
     plain: dict[str, Any] = _to_plain(draws, i)
     return plain
 
 
-def from_json(records: Sequence[dict[str, Any]]) -> Draws:
+def from_json(records: Sequence[dict[str, Any]]) -> AnyDraws:
     """The draws that `to_json` wrote, one record an image; all of one seed, size and scale.
 
     Raises: ValueError naming the field that is missing, unknown, of a wrong kind, or not the same in all.
     """
     if not records:
         raise ValueError("records: none; give at least one")
-    draws: Draws = _from_plain(Draws, records, "draws")
+    kind = records[0].get("kind") if isinstance(records[0], dict) else None
+    draws: AnyDraws = _from_plain(_KINDS.get(str(kind), Draws), records, "draws")
     return draws
 
 

@@ -100,6 +100,40 @@ def imresize(
     return pixels.contiguous()
 
 
+def area(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, *size): means of the pixels that an output pixel covers, in parts too, as OpenCV's INTER_AREA.
+
+    Where an axis becomes longer, both are resampled linearly between output cells, as there. Differentiable.
+    """
+    count = checked_sizes(pixels, None).shape[0]
+    lengths = pixels.shape[2:]
+    shrinks = all(target <= length for target, length in zip(size, lengths, strict=True))
+    for length, target in zip(lengths, size, strict=True):
+        index, weights = _covered(length, target) if shrinks else _between_cells(length, target)
+        pixels = _resample_rows(pixels, index.expand(count, -1, -1), weights.expand(count, -1, -1)).transpose(2, 3)
+    return pixels.contiguous()
+
+
+def _covered(length: int, target: int) -> tuple[Tensor, Tensor]:
+    """(1, target, T) input samples and float64 weights: the share of each in the cell of an output sample."""
+    ratio = length / target
+    start = torch.arange(target, dtype=torch.float64)[:, None] * ratio
+    index = start.floor().long() + torch.arange(math.ceil(ratio) + 1)
+    covered = torch.minimum(start + ratio, index + 1.0) - torch.maximum(start, index.double())
+    weights = covered.clamp(min=0) / ratio
+    return index.clamp(max=length - 1)[None], weights[None]
+
+
+def _between_cells(length: int, target: int) -> tuple[Tensor, Tensor]:
+    inverse = target / length
+    place = torch.arange(target, dtype=torch.float64)
+    low = (place * (1 / inverse)).floor()  # rounded as there: where cells begin together, it decides which one counts
+    share = place + 1 - (low + 1) * inverse
+    share = torch.where(share <= 0, 0.0, share - share.floor())
+    index = torch.stack((low, low + 1), 1).long().clamp(max=length - 1)
+    return index[None], torch.stack((1 - share, share), 1)[None]
+
+
 def _taps(inputs: Tensor, outputs: Tensor, steps: Tensor, modes: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """For `length` output samples: which input samples (N, length, T) and their float64 weights.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from realesr_train.degradation import filters, jpeg, noise, resize
 from realesr_train.degradation.canvas import checked_sizes, reflected
 from realesr_train.degradation.counter import keys, normal_field, uniform_field
-from realesr_train.degradation.draws import IMPULSE, NOISES, BlurDraw, Draws, NoiseDraw, ResizeDraw, Stream
+from realesr_train.degradation.draws import IMPULSE, NOISES, BlurDraw, Cropped, Draws, NoiseDraw, ResizeDraw, Stream
 from realesr_train.degradation.kernels import blur_kernels
 
 _CANVAS_STEP_PX = {"cpu": 64}
@@ -72,8 +72,8 @@ def apply(
     Raises: ValueError naming the argument.
     Source: training specification, section 5.
     """
-    _check(hr, draws)
-    with _plain_arithmetic(hr.device):
+    check_pictures(hr, len(draws), draws.height, draws.width)
+    with plain_arithmetic(hr.device):
         lq = hr.new_empty(len(draws), 3, draws.height // draws.scale, draws.width // draws.scale)
         plain, degraded = draws.plain.nonzero()[:, 0], (~draws.plain).nonzero()[:, 0]
         if len(plain):
@@ -250,10 +250,11 @@ def _on_canvas(field: Tensor, height: int, width: int) -> Tensor:
     return torch.nn.functional.pad(field, (0, width - field.shape[3], 0, height - field.shape[2]))
 
 
-def _check(hr: Tensor, draws: Draws) -> None:
+def check_pictures(hr: Tensor, count: int, height: int, width: int) -> None:
+    """Raises ValueError unless `hr` is (count, 3, height, width) float32 in [0, 1]."""
     if hr.dtype != torch.float32 or hr.ndim != 4 or hr.shape[1] != 3 or len(hr) == 0:
         raise ValueError(f"hr: {hr.dtype} {tuple(hr.shape)}; give float32 (N, 3, height, width), not empty")
-    expected = (len(draws), 3, draws.height, draws.width)
+    expected = (count, 3, height, width)
     if hr.shape != expected:
         raise ValueError(f"hr: {tuple(hr.shape)}; the draws are for {expected}")
     if hr.device.type == "cpu":  # on another device looking at values would wait for it
@@ -263,7 +264,7 @@ def _check(hr: Tensor, draws: Draws) -> None:
 
 
 @contextmanager
-def _plain_arithmetic(device: torch.device) -> Iterator[None]:
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
     """Full float32 products, no autocast, and no autotuning, which sizes that change all the time would restart."""
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
@@ -281,7 +282,7 @@ def _has_autocast(device: torch.device) -> bool:
     return torch.amp.is_autocast_available(device.type)
 
 
-def paired_crop(lq: Tensor, gt: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+def paired_crop(lq: Tensor, gt: Tensor, draws: Cropped) -> tuple[Tensor, Tensor]:
     """Each image's crop at its drawn place: (N, 3, p/scale, p/scale) of `lq` and (N, 3, p, p) of `gt`, p = crop_px.
 
     Raises: ValueError where the draws are without a crop.

@@ -44,7 +44,8 @@ class VGGDiscriminator(nn.Module):
 
 
 class SRGANDiscriminator(nn.Module):
-    """(N, channels_in, side_px, side_px) -> (N, 1) logits; `side_px` a multiple of 16. Pictures in [-1, 1] in SRGAN.
+    """(N, channels_in, side_px, side_px) -> (N, 1) logits; `side_px` a multiple of 16. Pictures in [-1, 1], or with
+    `signed_input` in [0, 1], which it turns into that.
 
     Eight 3x3 convolutions with bias, strides 1 and 2 in turn, batch normalisation after all but the first.
 
@@ -52,8 +53,17 @@ class SRGANDiscriminator(nn.Module):
     Source: Ledig et al. 2017 (arXiv:1609.04802), figure 4; family_spec section 3.
     """
 
-    def __init__(self, *, channels_in: int = 3, width: int = 64, side_px: int = 96, dense: int = 1024) -> None:
+    def __init__(
+        self,
+        *,
+        channels_in: int = 3,
+        width: int = 64,
+        side_px: int = 96,
+        dense: int = 1024,
+        signed_input: bool = False,
+    ) -> None:
         super().__init__()
+        self.signed_input = signed_input
         if side_px < 16 or side_px % 16:
             raise ValueError(f"side_px {side_px}: the SRGAN discriminator needs a multiple of 16")
         self.side_px = side_px
@@ -70,6 +80,8 @@ class SRGANDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _check(x, self.side_px, "SRGAN")
+        if self.signed_input:
+            x = 2 * x - 1
         for conv, bn in zip(self.convs, self.bns, strict=True):
             x = F.leaky_relu(bn(conv(x)), 0.2, inplace=True)
         logits: Tensor = self.fc2(F.leaky_relu(self.fc1(x.flatten(1)), 0.2, inplace=True))

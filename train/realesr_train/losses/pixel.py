@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Reduction = Literal["mean", "sum"]
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def l1(output: Tensor, target: Tensor, weight_map: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:
@@ -20,6 +21,12 @@ def l1(output: Tensor, target: Tensor, weight_map: Tensor | None = None, reducti
 def mse(output: Tensor, target: Tensor, weight_map: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:
     """(output - target)^2, reduced to a float32 scalar. Source: training_spec section 8."""
     return _reduced((output.float() - target.float()).square(), weight_map, reduction)
+
+
+def mse_luma(output: Tensor, target: Tensor) -> Tensor:
+    """(Y(output) - Y(target))^2 of RGB pictures, a float32 scalar; Y is luma of BT.601 in the range of the pictures."""
+    weights = torch.tensor(_LUMA, device=output.device).view(1, 3, 1, 1)
+    return mse((output.float() * weights).sum(1), (target.float() * weights).sum(1))
 
 
 def charbonnier(
