@@ -58,6 +58,8 @@ class CatalogEntry:
     companion: str | None = None
     """The network that this one is blended with for `--denoise`."""
     wheel: WheelSource | None = None
+    non_commercial: bool = False
+    """Its licence forbids commercial use as a whole: used only after `--accept-license`."""
 
 
 _RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
@@ -327,6 +329,33 @@ CATALOG: tuple[CatalogEntry, ...] = (
         sha256="e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
         size_bytes=348_632_874,
         description="faces: a little more detail and better identity than 1.3",
+    ),
+    CatalogEntry(
+        name="codeformer",
+        kind="face-restorer",
+        file_name="codeformer.pth",
+        urls=("https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/codeformer.pth",),
+        sha256="1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
+        size_bytes=376_637_898,
+        scale=1,
+        architecture="CodeFormer",
+        licence="S-Lab License 1.0 (non-commercial)",
+        description="faces: stays closer to the person; needs the extra `community` and spandrel_extra_arches",
+        aliases=(),
+        non_commercial=True,
+    ),
+    CatalogEntry(
+        name="restoreformer",
+        kind="face-restorer",
+        file_name="RestoreFormer.pth",
+        urls=(f"{_GFPGAN}/v1.3.4/RestoreFormer.pth",),
+        sha256=None,
+        size_bytes=None,
+        scale=1,
+        architecture="RestoreFormer",
+        licence="Apache-2.0 (code); trained on FFHQ (CC BY-NC-SA 4.0)",
+        description="faces: for heavy damage; needs the extra `community`",
+        aliases=(),
     ),
     CatalogEntry(
         name="yunet",

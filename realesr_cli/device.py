@@ -228,7 +228,7 @@ def precision_gain(dtype: torch.dtype, device: torch.device = _CPU) -> float:
 
 def _agrees_with_float32(model: LoadedModel, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the network's output on a small picture is finite in `dtype`, and close to the float32 one."""
-    side = 16 * model.multiple_of
+    side = model.side_px or 16 * model.multiple_of
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, model.channels_in, side, side, generator=generator).to(device)
     try:

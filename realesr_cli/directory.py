@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from realesr_cli.errors import InputError, OutputError, OutputExists, RealesrError, UnreadableInput, UsageError
+from realesr_cli.faces.enhance import FaceEnhancer
 from realesr_cli.image_io import read_image
 from realesr_cli.image_jobs import PictureOptions
 from realesr_cli.journal import Entry, Identity, Journal, file_sha256, settings_key
@@ -44,12 +45,14 @@ class Folder:
     """Results of one name get the whole name of their source instead of being refused."""
     move_failed: Path | None = None
     """Where sources go that cannot be read or used."""
+    save_faces: Path | None = None
+    """Where faces are kept: no sources either."""
 
     def files(self, failed: Callable[[Path, UnreadableInput], None]) -> Iterator[str]:
         """The relative paths that are meant, of all parts. Raises: UnreadableInput, UsageError."""
         if self.listed is not None:
             return listed_files(self.listed, self.root, self.tree)
-        leave_out = [folder for folder in (self.output, self.move_failed) if folder is not None]
+        leave_out = [folder for folder in (self.output, self.move_failed, self.save_faces) if folder is not None]
         return find_files(self.root, self.tree, leave_out=leave_out, failed=failed)
 
     def is_ours(self, relative: str) -> bool:
@@ -57,7 +60,7 @@ class Folder:
 
     def job(self, number: int, relative: str, target: str) -> ImageJob:
         path = self.output / target
-        return ImageJob(number, self.root / relative, path, path.suffix)
+        return ImageJob(number, self.root / relative, path, path.suffix, tree=Path(target).parent)
 
 
 def plan_directory(
@@ -139,7 +142,11 @@ def _refuse_same(folder: Folder) -> None:
 
 
 def pixel_settings(
-    model: LoadedModel, options: PictureOptions, tile: TileOptions, device: DeviceOptions
+    model: LoadedModel,
+    options: PictureOptions,
+    tile: TileOptions,
+    device: DeviceOptions,
+    faces: FaceEnhancer | None = None,
 ) -> dict[str, Any]:
     """All that decides what the results look like. Device and tiles do not: they change rounding at most."""
     return {
@@ -153,6 +160,7 @@ def pixel_settings(
         "self_ensemble": tile.self_ensemble,
         "keep_colours": tile.keep_colours,
         "precision": device.precision,
+        "faces": None if faces is None else faces.settings(),
     }
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import groupby, zip_longest
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -28,11 +28,14 @@ from realesr_cli.errors import (
     UnsupportedInput,
     UsageError,
 )
+from realesr_cli.faces.enhance import FaceEnhancer
+from realesr_cli.faces.frames import FrameFaces
 from realesr_cli.image_formats import ANIMATED, check_can_hold, format_of
 from realesr_cli.image_header import read_header
 from realesr_cli.image_io import Image, Pixels, encode_image, load_bytes, read_image, write_image
+from realesr_cli.kept_faces import check_faces, save_faces
 from realesr_cli.naming import STANDARD, ImageJob
-from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
+from realesr_cli.options import FaceOptions, InputOptions, OutputOptions, SizeOptions
 from realesr_cli.pipeline import run_pipelines
 from realesr_cli.reporting import Reporter
 from realesr_cli.row_writers import ROW_WRITERS
@@ -53,11 +56,12 @@ HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureOptions:
-    """What is accepted, how large it becomes, and how it is written."""
+    """What is accepted, how large it becomes, how it is written, and which faces are restored."""
 
     size: SizeOptions = field(default_factory=SizeOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     accept: InputOptions = field(default_factory=InputOptions)
+    faces: FaceOptions | None = None
 
     def target(self, shape: tuple[int, ...], native_scale: int) -> tuple[int, int]:
         """(height, width) of the result of a picture (H, W, C)."""
@@ -81,15 +85,18 @@ def load_picture(job: ImageJob, options: PictureOptions, native_scale: int, repo
     return _loaded(job, options, native_scale, reporter)
 
 
-def enlarge(upscaler: Upscaler, picture: Picture, options: PictureOptions, label: str) -> Generator[Pixels, None, None]:
-    """The result's rows in bands, from top to bottom, frame after frame.
+def enlarge(
+    upscaler: Upscaler, picture: Picture, options: PictureOptions, label: str, faces: FrameFaces | None = None
+) -> Generator[Pixels, None, None]:
+    """The result's rows in bands, from top to bottom, frame after frame. `faces` restores those in it.
 
     Raises: OutOfMemory, NonFiniteOutput, UsageError, UnreadableInput.
     """
     frames = [picture.pixels] if isinstance(picture, Image) else picture.frames()
     size = options.target(picture.shape, upscaler.model.scale)
     for pixels in frames:
-        yield from upscaler.bands(pixels, size=size, alpha_mode=options.output.alpha_mode, label=label)
+        bands = upscaler.bands(pixels, size=size, alpha_mode=options.output.alpha_mode, label=label)
+        yield from bands if faces is None else faces(bands, pixels, size)
 
 
 def save_picture(
@@ -101,7 +108,10 @@ def save_picture(
     reporter: Reporter,
     on_complete: Callable[[ImageJob, Path], None],
 ) -> tuple[int, int]:
-    """Writes the result of a job, whole or not at all, and returns its (height, width). Raises: OutputError."""
+    """Writes the result of a job, whole or not at all, and returns its (height, width). Raises: OutputError.
+
+    `on_complete` is told the temporary file just before it gets its name, or `-` before standard output is written.
+    """
     size, output = options.target(picture.shape, native_scale), options.output
     how: dict[str, Any] = {"quality": output.quality, "lossless": output.lossless, "reporter": reporter}
     to_file: dict[str, Any] = {"overwrite": output.overwrite or job.replaces, "on_complete": partial(on_complete, job)}
@@ -117,6 +127,7 @@ def save_picture(
             write_animation(job.target, clip, **how, **to_file)
             return size
         data = encode_animation(job.named, clip, **how)
+    on_complete(job, STANDARD)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return size
@@ -131,11 +142,13 @@ def run_jobs(
     fail: Callable[[ImageJob, RealesrError], None],
     done: Callable[[ImageJob], None],
     on_complete: Callable[[ImageJob, Path], None] = lambda job, path: None,
+    faces: Sequence[FaceEnhancer] = (),
 ) -> None:
     """Enlarges every job's picture; reading and writing overlap with the network.
 
-    Each of `upscalers` is a worker of its own, on its own device; all have one model. `done` and `fail` are called for
-    each job, in order, in the caller's thread. The run goes on after a failed file unless `fail` raises.
+    Each of `upscalers` is a worker of its own, on its own device; all have one model. Each has one of `faces` if these
+    are to be restored. `done` and `fail` are called for each job, in order, in the caller's thread. The run goes on
+    after a failed file unless `fail` raises.
     `on_complete` is told the temporary file of each result just before it gets its name, in the thread that writes it.
     """
     scale = upscalers[0].model.scale
@@ -144,7 +157,9 @@ def run_jobs(
     def load(group: Group) -> list[Loaded]:
         return [_outcome(load_picture, job, options, scale, reporter) for job in group]
 
-    def work(upscaler: Upscaler, group: Group, loaded: list[Loaded]) -> Generator[_Part, None, None]:
+    def work(
+        upscaler: Upscaler, enhancer: FaceEnhancer | None, group: Group, loaded: list[Loaded]
+    ) -> Generator[_Part, None, None]:
         pictures = [
             (job, picture) for job, picture in zip(group, loaded, strict=True) if not isinstance(picture, RealesrError)
         ]
@@ -153,13 +168,29 @@ def run_jobs(
             height, width = picture.shape[:2]
             more = {} if isinstance(picture, Image) else {"frames": len(picture.timing.durations_ms)}
             reporter.emit("begin", id=job.id, input=str(job.source), width=width, height=height, **more)
+            if enhancer is not None:
+                found[job.id] = FrameFaces(enhancer)
         stills = [(job, picture) for job, picture in pictures if isinstance(picture, Image)]
         if len(stills) == len(pictures) > 1:
-            yield from _worked_together(upscaler, stills, options)
-            return
-        for job, picture in pictures:
-            for band in enlarge(upscaler, picture, options, job.source.name):
-                yield job.id, band
+            for job, picture in stills:
+                if enhancer is not None:  # here, before any result is written, all may still fail together
+                    found[job.id].restore(picture.pixels)
+            for job, picture, result in _worked_together(upscaler, stills, options):
+                own = found.get(job.id)
+                for band in [result] if own is None else own([result], picture.pixels, result.shape[:2]):
+                    yield job.id, band
+        else:
+            for job, picture in pictures:
+                for band in enlarge(upscaler, picture, options, job.source.name, found.get(job.id)):
+                    yield job.id, band
+        for job, picture in pictures if enhancer is not None else ():
+            _tell_faces(found[job.id], job, picture, reporter)
+
+    def complete(job: ImageJob, path: Path) -> None:
+        if job.id in found and options.faces is not None and options.faces.save_folder is not None:
+            overwrite = options.output.overwrite or job.replaces
+            save_faces(found[job.id].pairs, options.faces.save_folder, _kept_as(job), overwrite=overwrite)
+        on_complete(job, path)
 
     def save(group: Group, loaded: list[Loaded], parts: Iterator[_Part]) -> list[tuple[int, int] | RealesrError]:
         by_job = groupby(parts, key=itemgetter(0))
@@ -170,12 +201,13 @@ def run_jobs(
                 continue
             _, own = next(by_job)
             bands = (band for _, band in own)
-            outcomes.append(_outcome(save_picture, job, picture, bands, options, scale, reporter, on_complete))
+            outcomes.append(_outcome(save_picture, job, picture, bands, options, scale, reporter, complete))
         return outcomes
 
     def on_done(group: Group, outcomes: list[tuple[int, int] | RealesrError]) -> None:
         for job, outcome in zip(group, outcomes, strict=True):
             began = started.pop(job.id, time.monotonic())
+            found.pop(job.id, None)
             if isinstance(outcome, RealesrError):
                 fail(job, outcome)
                 continue
@@ -196,10 +228,11 @@ def run_jobs(
             fail(job, error)
 
     started: dict[int, float] = {}
+    found: dict[int, FrameFaces] = {}
     run_pipelines(
         _groups(jobs, small_px),
         load=load,
-        work=[partial(work, upscaler) for upscaler in upscalers],
+        work=[partial(work, *worker) for worker in zip_longest(upscalers, faces)],
         save=save,
         on_done=on_done,
         on_error=on_error,
@@ -240,14 +273,14 @@ def _small_shape(job: ImageJob, small_px: int) -> tuple[int, int] | None:
 
 def _worked_together(
     upscaler: Upscaler, pictures: Sequence[tuple[ImageJob, Image]], options: PictureOptions
-) -> Iterator[_Part]:
+) -> Iterator[tuple[ImageJob, Image, Pixels]]:
     """The results of several pictures, those that follow each other and are alike as one batch."""
     for _, alike in groupby(pictures, key=lambda pair: (pair[1].pixels.shape, pair[1].pixels.dtype)):
         group = list(alike)
         size = options.target(group[0][1].shape, upscaler.model.scale)
         results = upscaler.batch([image.pixels for _, image in group], size=size, alpha_mode=options.output.alpha_mode)
-        for (job, _), result in zip(group, results, strict=True):
-            yield job.id, result
+        for (job, image), result in zip(group, results, strict=True):
+            yield job, image, result
 
 
 def _outcome(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T | RealesrError:
@@ -259,7 +292,7 @@ def _outcome(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs)
 
 
 def _loaded(job: ImageJob, options: PictureOptions, native_scale: int, reporter: Reporter) -> Picture:
-    _check_target(job, options.output)
+    _check_target(job, options)
     is_piped, output = job.source == STANDARD, options.output
     name = "standard input" if is_piped else str(job.source)
     data = sys.stdin.buffer.read() if is_piped else load_bytes(job.source)[1]
@@ -341,8 +374,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _check_target(job: ImageJob, output: OutputOptions) -> None:
+def _check_target(job: ImageJob, options: PictureOptions) -> None:
     """Raises OutputExists where a result lies already, and OutputError where a folder does."""
+    output = options.output
+    if options.faces is not None and options.faces.save_folder is not None:
+        check_faces(options.faces.save_folder, _kept_as(job), overwrite=output.overwrite or job.replaces)
     if job.target == STANDARD:
         return
     if job.target.is_dir():
@@ -353,6 +389,17 @@ def _check_target(job: ImageJob, output: OutputOptions) -> None:
             hint="--overwrite replaces it, --skip-existing leaves it, -o names another place",
             path=job.target,
         )
+
+
+def _tell_faces(faces: FrameFaces, job: ImageJob, picture: Picture, reporter: Reporter) -> None:
+    if isinstance(picture, Image):
+        reporter.emit("faces", id=job.id, input=str(job.source), **faces.facts())
+    else:
+        reporter.emit("frame_faces", id=job.id, input=str(job.source), **faces.frame_facts())
+
+
+def _kept_as(job: ImageJob) -> Path:
+    return job.tree / job.named.name
 
 
 def _prepare_folder(folder: Path) -> None:

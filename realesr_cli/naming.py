@@ -27,6 +27,8 @@ class ImageJob:
     """Names the format of the result; `target` ends in it, unless that is standard output."""
     replaces: bool = False
     """The target may be there already and is replaced."""
+    tree: Path = Path()
+    """Where in the folder of all results the target lies; what else is made of the picture has the same place."""
 
     @property
     def named(self) -> Path:
@@ -64,7 +66,7 @@ def plan_jobs(
     for number, source in enumerate(inputs):
         suffix = chosen or own_suffix(source)
         stem = "stdin" if source == STANDARD else source.stem
-        name = _name(stem, f"{size.suffix(native_scale)}{suffix}")
+        name = file_name(stem, f"{size.suffix(native_scale)}{suffix}")
         target = output if output is not None and not into_folder else (output or source.parent) / name
         if chosen and target.suffix.lower() != chosen and format_of(target) != format_of(Path(name)):
             raise UsageError(f"--format {options.format} contradicts -o {target}", hint="give one of them")
@@ -117,7 +119,7 @@ def _check_loss(target: Path, options: OutputOptions) -> None:
         raise UsageError(f"--lossless: {target.suffix} always loses detail", hint="--format webp or png does not")
 
 
-def _name(stem: str, end: str) -> str:
+def file_name(stem: str, end: str) -> str:
     """`stem` + `end`, the stem cut where file systems would refuse the name."""
     room = NAME_BYTES - len(os.fsencode(end))
     return os.fsencode(stem)[:room].decode(errors="ignore") + end if len(os.fsencode(stem)) > room else stem + end

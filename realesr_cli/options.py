@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal, get_args
 
 from realesr_cli.errors import UsageError
@@ -115,6 +116,34 @@ class InputOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.max_pixels <= _DECODER_LIMIT:
             raise UsageError(f"--max-pixels must lie between 1 and {_DECODER_LIMIT}, not {self.max_pixels}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaceOptions:
+    """Which faces are restored, and how much."""
+
+    model: str = "gfpgan-1.4"
+    """Name from the catalogue, or a weights file."""
+    strength: float = 1.0
+    """0 leaves the upscaled picture as it is, 1 takes the restored face; between, a mean of both."""
+    only_center_face: bool = False
+    """Of several faces only the one nearest to the middle of the picture."""
+    min_size_px: int = 16
+    """Shorter side, in pixels of the input, below which a face is left alone: a network would invent all of it."""
+    threshold: float = 0.7
+    """Confidence of the detector, 0 to 1, below which something is not taken for a face."""
+    save_folder: Path | None = None
+    """Where each face is kept as a picture of it before and after."""
+    accept_licence: bool = False
+    """The user has read and keeps to a licence that forbids commercial use."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"--face-strength must lie between 0 and 1, not {self.strength:g}")
+        if self.min_size_px < 1:
+            raise UsageError(f"--face-min-size must be at least 1, not {self.min_size_px}")
+        if not 0 < self.threshold < 1:
+            raise UsageError(f"--face-threshold must lie between 0 and 1, not {self.threshold:g}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -107,6 +107,7 @@ class TerminalReporter:
 _SENTENCES = {
     "model": "{name} (x{scale}) on {device}, {precision}: {reason}",
     "done": "{input} -> {output} ({width}x{height}, {seconds:.1f} s)",
+    "restorer": "faces by {name} on {device}, {precision}; licence: {licence}",
     "resumed": "{output}: going on after {frames} frames of an earlier run",
     "download": "fetching {name} from {source}",
     "moved": "{input} moved to {output}",
@@ -135,8 +136,27 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
         case _ if event in _SENTENCES:
             text = _SENTENCES[event].format_map(fields)
         case _:
-            text = _training_sentence(event, fields, verbose)
+            text = _faces_sentence(event, fields) or _training_sentence(event, fields, verbose)
     return text
+
+
+def _faces_sentence(event: str, fields: dict[str, Any]) -> str | None:
+    """The same for the events of `--face-enhance`."""
+    match event:
+        case "faces":  # `photo.jpg: 2 faces restored, 1 left alone (small)`
+            refused = [face["refused"] for face in fields["faces"] if face["refused"]]
+            restored = len(fields["faces"]) - len(refused)
+            done = f"{restored} face{'s' * (restored > 1)} restored" if restored else "no face restored"
+            if not fields["faces"]:
+                return f"{fields['input']}: no face found"
+            alone = f", {len(refused)} left alone ({', '.join(dict.fromkeys(refused))})" if refused else ""
+            return f"{fields['input']}: {done}{alone}"
+        case "frame_faces":
+            if fields["restored"]:
+                return "{input}: faces restored in {frames_with_faces} of {frames} frames".format_map(fields)
+            alone = f", left alone: {', '.join(fields['refused'])}" if fields["refused"] else ""
+            return f"{fields['input']}: no face {'restored' if alone else 'found'} in {fields['frames']} frames{alone}"
+    return None
 
 
 def _summary_sentence(fields: dict[str, Any]) -> str:

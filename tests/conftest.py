@@ -127,4 +127,6 @@ def stocked_cache(cache: Path, weights_file: Finder) -> Path:
     ):
         data = safetensors_bytes(read_weights(weights_file(file)).tensors, {"name": name})
         cache_files.store(f"{name}.safetensors", data, hashlib.sha256(data).hexdigest(), "test")
+    detector = weights_file("face_detection_yunet_2023mar.onnx")
+    cache_files.store(detector.name, detector, cache_files.sha256_of(detector), "test")
     return cache

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from realesr_cli.atomic import remove_leftovers
 from realesr_cli.cli import flags
-from realesr_cli.cli.pictures import count_failure, fit_box, upscalers
+from realesr_cli.cli.faces import face_options_of
+from realesr_cli.cli.pictures import WithoutParts, count_failure, fit_box, upscalers
 from realesr_cli.cli.run import Run, running
 from realesr_cli.errors import RealesrError, UnreadableInput, UsageError
 from realesr_cli.options import (
@@ -24,7 +25,7 @@ from realesr_cli.options import (
     TileOptions,
     parse_colour,
 )
-from realesr_cli.reporting import Reporter, progress
+from realesr_cli.reporting import progress
 from realesr_cli.tree import TreeOptions, parse_shard
 
 if TYPE_CHECKING:
@@ -93,6 +94,14 @@ def directory(
     strip: flags.Strip = False,
     background: flags.Background = None,
     alpha_mode: flags.Alpha = "model",
+    face_enhance: flags.FaceEnhance = False,
+    face_strength: flags.FaceStrength = None,
+    face_model: flags.FaceModel = None,
+    only_center_face: flags.OnlyCenterFace = False,
+    face_min_size: flags.FaceMinSize = None,
+    face_threshold: flags.FaceThreshold = None,
+    save_faces: flags.SaveFaces = None,
+    accept_license: flags.AcceptLicense = False,
     max_pixels: flags.MaxPixels = MAX_PIXELS,
     overwrite: flags.Overwrite = False,
     skip_existing: Annotated[
@@ -113,7 +122,7 @@ def directory(
     with running(
         "directory", json=json, quiet=quiet, verbose=verbose, model=model, device=device, precision=precision, tile=tile
     ) as run:
-        run.reporter = _WithoutPixels(run.reporter)
+        run.reporter = WithoutParts(run.reporter)
         watching = watch or watch_idle is not None
         if watching and (dry_run or list_file is not None):
             raise UsageError(f"--watch and {'--dry-run' if dry_run else '--list'} exclude each other")
@@ -139,6 +148,16 @@ def directory(
             background=None if background is None else parse_colour(background),
             alpha_mode=cast(AlphaMode, alpha_mode),
         )
+        face_options = face_options_of(
+            face_enhance,
+            strength=face_strength,
+            model=face_model,
+            only_center_face=only_center_face or None,
+            min_size_px=face_min_size,
+            threshold=face_threshold,
+            save_folder=save_faces,
+            accept_licence=accept_license or None,
+        )
         accept = InputOptions(max_pixels=max_pixels)
         tree = TreeOptions(recursive=recursive, include=tuple(include or ()), exclude=tuple(exclude or ()))
         part = None if shard is None else parse_shard(shard)
@@ -147,7 +166,7 @@ def directory(
         from realesr_cli.directory import Books, Folder, arrivals, pixel_settings, plan_directory
         from realesr_cli.image_jobs import PictureOptions, describe_jobs, run_jobs
 
-        options = PictureOptions(size=size, output=output_options, accept=accept)
+        options = PictureOptions(size=size, output=output_options, accept=accept, faces=face_options)
         place = Folder(
             root=folder,
             output=output,
@@ -156,6 +175,7 @@ def directory(
             shard=part,
             rename=rename,
             move_failed=move_failed,
+            save_faces=save_faces,
         )
         tally = _Tally(run, place, fail_fast=fail_fast, dry_run=dry_run)
         planned = [] if watching else plan_directory(place, options, tally.unreadable)
@@ -165,13 +185,21 @@ def directory(
         with (
             _sheet(sheet, folder) as tally.sheet,
             upscalers(
-                model, devices, tile_options, run, denoise=denoise, blend=blend, offline=offline, dry_run=dry_run
-            ) as ready,
+                model,
+                devices,
+                tile_options,
+                run,
+                denoise=denoise,
+                blend=blend,
+                faces=face_options,
+                offline=offline,
+                dry_run=dry_run,
+            ) as (ready, faces),
         ):
             if not ready:
                 return
             loaded = ready[0].model
-            settings = pixel_settings(loaded, options, tile_options, devices[0])
+            settings = pixel_settings(loaded, options, tile_options, devices[0], faces[0] if faces else None)
             books = Books(place, options, settings, loaded.scale, run.reporter)
             batches = arrivals(place, options, idle_s=watch_idle, failed=tally.failed) if watching else iter([planned])
             for jobs in batches:
@@ -189,6 +217,7 @@ def directory(
                         fail=tally.failed,
                         done=tally.done,
                         on_complete=books.complete,
+                        faces=faces,
                     )
 
 
@@ -258,14 +287,3 @@ def _lines(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise UnreadableInput(f"cannot read the list {path}: {error.strerror or error}", path=path) from error
     return tuple(text.splitlines())
-
-
-class _WithoutPixels:
-    """Passes on all events but the progress of single pictures, which would hide that of the run."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-
-    def emit(self, event: str, **fields: Any) -> None:
-        if event != "progress" or fields.get("unit") != "pixels":
-            self._reporter.emit(event, **fields)

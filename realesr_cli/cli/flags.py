@@ -45,6 +45,30 @@ Tile = Annotated[
         help="Side of a tile in input pixels, from 16: small needs less memory and more time; default: as fits.",
     ),
 ]
+FaceEnhance = Annotated[bool, typer.Option("--face-enhance", help="Restore faces with a network of their own.")]
+FaceStrength = Annotated[
+    float | None,
+    typer.Option("--face-strength", help="0, the upscaled face, to 1, the restored one; default: 1."),
+]
+FaceModel = Annotated[
+    str | None,
+    typer.Option(
+        "--face-model",
+        help="gfpgan-1.2, gfpgan-1.3, gfpgan-1.4 (the default), codeformer, or a weights file.",
+        metavar="NAME|FILE",
+    ),
+]
+OnlyCenterFace = Annotated[bool, typer.Option("--only-center-face", help="Only the face nearest to the middle.")]
+FaceMinSize = Annotated[
+    int | None, typer.Option("--face-min-size", help="Smallest face, in pixels of the input; default: 16.")
+]
+FaceThreshold = Annotated[
+    float | None, typer.Option("--face-threshold", help="Least confidence of the detector, 0 to 1; default: 0.7.")
+]
+SaveFaces = Annotated[
+    Path | None, typer.Option("--save-faces", help="Keep each face, before | after, in this folder.", metavar="DIR")
+]
+AcceptLicense = Annotated[bool, typer.Option("--accept-license", help="Use weights that may not be used commercially.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist. Inputs are never replaced.")]
 SkipExisting = Annotated[
     bool, typer.Option("--skip-existing", help="Leave inputs alone whose result is already there.")

@@ -7,6 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from realesr_cli.cli import flags
+from realesr_cli.cli.faces import face_options_of
 from realesr_cli.cli.pictures import count_failure, fit_box, known_scale, upscalers
 from realesr_cli.cli.run import Run, running
 from realesr_cli.errors import RealesrError, UnreadableInput, UsageError
@@ -51,6 +52,14 @@ def image(
     strip: flags.Strip = False,
     background: flags.Background = None,
     alpha_mode: flags.Alpha = "model",
+    face_enhance: flags.FaceEnhance = False,
+    face_strength: flags.FaceStrength = None,
+    face_model: flags.FaceModel = None,
+    only_center_face: flags.OnlyCenterFace = False,
+    face_min_size: flags.FaceMinSize = None,
+    face_threshold: flags.FaceThreshold = None,
+    save_faces: flags.SaveFaces = None,
+    accept_license: flags.AcceptLicense = False,
     max_pixels: flags.MaxPixels = MAX_PIXELS,
     overwrite: flags.Overwrite = False,
     skip_existing: flags.SkipExisting = False,
@@ -78,13 +87,24 @@ def image(
             background=None if background is None else parse_colour(background),
             alpha_mode=cast(AlphaMode, alpha_mode),
         )
+        face_options = face_options_of(
+            face_enhance,
+            strength=face_strength,
+            model=face_model,
+            only_center_face=only_center_face or None,
+            min_size_px=face_min_size,
+            threshold=face_threshold,
+            save_folder=save_faces,
+            accept_licence=accept_license or None,
+        )
         if json and output == STANDARD:
             raise UsageError("--json and -o - both write to stdout", hint="give -o a file")
         sources = _present(inputs, run, fail_fast)
 
         from realesr_cli.image_jobs import HOPELESS, PictureOptions, describe_jobs, run_jobs
 
-        options = PictureOptions(size=size, output=output_options, accept=InputOptions(max_pixels=max_pixels))
+        accept = InputOptions(max_pixels=max_pixels)
+        options = PictureOptions(size=size, output=output_options, accept=accept, faces=face_options)
 
         def fail(job: ImageJob, error: RealesrError) -> None:
             alone = len(inputs) == 1 or isinstance(error, HOPELESS)
@@ -103,8 +123,16 @@ def image(
                 run.summary["skipped"] = len(jobs)
                 return
         with upscalers(
-            model, [device_options], tile_options, run, denoise=denoise, blend=blend, offline=offline, dry_run=dry_run
-        ) as ready:
+            model,
+            [device_options],
+            tile_options,
+            run,
+            denoise=denoise,
+            blend=blend,
+            faces=face_options,
+            offline=offline,
+            dry_run=dry_run,
+        ) as (ready, faces):
             if not ready:
                 return
             jobs = plan_jobs(sources, output, size, ready[0].model.scale, output_options)
@@ -115,7 +143,7 @@ def image(
             if dry_run:
                 describe_jobs(jobs, ready[0], options, reporter=run.reporter, fail=fail)
             else:
-                run_jobs(jobs, ready, options, reporter=run.reporter, fail=fail, done=done)
+                run_jobs(jobs, ready, options, reporter=run.reporter, fail=fail, done=done, faces=faces)
 
 
 def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from realesr_cli import __version__
-from realesr_cli.cli import compare, data, directory, doctor, eval, image, models, train, video
+from realesr_cli.cli import compare, data, directory, doctor, eval, faces, image, models, train, video
 from realesr_cli.errors import RealesrError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("image")(image.image)
 app.command("directory")(directory.directory)
 app.command("video")(video.video)
 app.command("compare")(compare.compare)
+app.command("faces")(faces.faces)
 app.add_typer(models.app, name="models", help="List, fetch, check and blend models.")
 app.add_typer(data.app, name="data", help="Make low-resolution pictures of clean ones, for training and tests.")
 app.command("train")(train.train)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from realesr_cli import auto, catalog, weights
+from realesr_cli.cli.faces import not_cached_for_faces
 from realesr_cli.cli.run import Run, report_failure
 from realesr_cli.errors import ModelNotFound, RealesrError, UsageError
-from realesr_cli.options import DeviceOptions, TileOptions
+from realesr_cli.options import DeviceOptions, FaceOptions, TileOptions
+from realesr_cli.reporting import Reporter
 
 if TYPE_CHECKING:
+    from realesr_cli.faces.enhance import FaceEnhancer
+    from realesr_cli.models.architectures import LoadedModel
     from realesr_cli.upscaler import Upscaler
 
 
@@ -27,17 +31,19 @@ def upscalers(
     *,
     denoise: float | None,
     blend: str | None,
+    faces: FaceOptions | None,
     offline: bool,
     dry_run: bool,
     for_films: bool = False,
-) -> Iterator[list[Upscaler]]:
-    """Yields the model on each of the devices, and emits `model` events.
+) -> Iterator[tuple[list[Upscaler], list[FaceEnhancer]]]:
+    """Yields the model on each of the devices, and what restores `faces` there; emits `model` and `restorer` events.
 
-    None at all where it is not in the cache and `dry_run` forbids to fetch it; that is said. `blend` is `NAME:SHARE`.
-    `for_films`: of several models that can be had, a fast one.
+    None at all where something is not in the cache and `dry_run` forbids to fetch it; that is said. `blend` is
+    `NAME:SHARE`. `for_films`: of several models that can be had, a fast one.
     """
     other, share = _parse_blend(blend, model)
     from realesr_cli.device import find_device
+    from realesr_cli.faces.enhance import load_parts
     from realesr_cli.models.architectures import load_model
     from realesr_cli.upscaler import Upscaler
 
@@ -47,12 +53,14 @@ def upscalers(
         model = "realesr-general-x4v3"
     elif model == "auto" and dry_run:
         model = auto.likely_model(device_type, offline=offline, for_films=for_films)
-    elif model == "auto":
-        model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter, for_films=for_films)
-    if dry_run and (missing := _not_cached(model, denoise, other)):
+    if dry_run and (missing := _not_cached(model, denoise, other) + not_cached_for_faces(faces)):
         _announce_download(missing, run)
-        yield []
+        yield [], []
         return
+    # what is large or under a licence first: if it cannot be had, nothing is done
+    parts = None if faces is None else load_parts(faces, offline=offline, reporter=run.reporter)
+    if model == "auto":
+        model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter, for_films=for_films)
     loaded = load_model(model, strength=denoise, other=other, share=share, offline=offline, reporter=run.reporter)
     with ExitStack() as stack:
         ready = [
@@ -60,7 +68,29 @@ def upscalers(
         ]
         for upscaler in ready:
             upscaler.announce(reason)
-        yield ready
+        yield ready, [] if faces is None or parts is None else _enhancers(faces, parts, devices, ready, run)
+
+
+def _enhancers(
+    options: FaceOptions,
+    parts: tuple[LoadedModel, Path],
+    devices: Sequence[DeviceOptions],
+    ready: Sequence[Upscaler],
+    run: Run,
+) -> list[FaceEnhancer]:
+    """What restores faces, on each device, with the upscaler there for faces that are too small for the result."""
+    from realesr_cli.faces.detect import FaceDetector
+    from realesr_cli.faces.enhance import FaceEnhancer
+
+    restorer, detector = parts
+    enhancers = []
+    for device, upscaler in zip(devices, ready, strict=True):
+        looking = FaceDetector(detector, options)
+        enhancers.append(
+            FaceEnhancer(restorer, looking, options=options, device=device, enlarge=upscaler, reporter=run.reporter)
+        )
+        run.reporter.emit("restorer", **enhancers[-1].facts())
+    return enhancers
 
 
 def count_failure(
@@ -136,3 +166,14 @@ def _announce_download(missing: list[catalog.CatalogEntry], run: Run) -> None:
             text=f"would first fetch {entry.name} (x{entry.scale}, {size}); "
             f"after `realesr models download {entry.name}`, --dry-run shows tiles, memory and time",
         )
+
+
+class WithoutParts:
+    """Passes on all events but the progress within single pictures and frames, which would hide that of the run."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def emit(self, event: str, **fields: Any) -> None:
+        if event != "progress" or fields.get("unit") not in ("pixels", "faces"):
+            self._reporter.emit(event, **fields)

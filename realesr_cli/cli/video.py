@@ -8,7 +8,8 @@ from typing import Annotated, cast
 import typer
 
 from realesr_cli.cli import flags
-from realesr_cli.cli.pictures import count_failure, fit_box, known_scale, upscalers
+from realesr_cli.cli.faces import face_options_of
+from realesr_cli.cli.pictures import WithoutParts, count_failure, fit_box, known_scale, upscalers
 from realesr_cli.cli.run import Run, running
 from realesr_cli.errors import RealesrError, UnreadableInput, UsageError
 from realesr_cli.options import (
@@ -93,6 +94,14 @@ def video(
         str,
         typer.Option("--on-unsupported", help="Streams that the container cannot hold: error, drop or transcode."),
     ] = "error",
+    face_enhance: flags.FaceEnhance = False,
+    face_strength: flags.FaceStrength = None,
+    face_model: flags.FaceModel = None,
+    only_center_face: flags.OnlyCenterFace = False,
+    face_min_size: flags.FaceMinSize = None,
+    face_threshold: flags.FaceThreshold = None,
+    save_faces: flags.SaveFaces = None,
+    accept_license: flags.AcceptLicense = False,
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="One pass, of which a killed run leaves nothing.")
     ] = False,
@@ -130,9 +139,21 @@ def video(
             on_unsupported=cast(OnUnsupported, on_unsupported),
             resume=not no_resume,
         )
+        face_options = face_options_of(
+            face_enhance,
+            strength=face_strength,
+            model=face_model,
+            only_center_face=only_center_face or None,
+            min_size_px=face_min_size,
+            threshold=face_threshold,
+            save_folder=save_faces,
+            accept_licence=accept_license or None,
+        )
         frame_s = None if frame is None else parse_time(frame[0])
         _check_kinds(inputs, output, frame, pipe=pipe, json=json)
         sources = _present(inputs, run, fail_fast)
+        if frame is None:
+            run.reporter = WithoutParts(run.reporter)
 
         from realesr_cli.video import jobs
 
@@ -149,22 +170,36 @@ def video(
             run,
             denoise=denoise,
             blend=blend,
+            faces=face_options,
             offline=offline,
             dry_run=dry_run,
             for_films=True,
-        ) as ready:
+        ) as (ready, enhancers):
             if not ready:
                 return
-            (upscaler,) = ready
+            (upscaler,), faces = ready, enhancers[0] if enhancers else None
             if frame is not None and frame_s is not None:
                 jobs.write_frame(
-                    sources[0], frame_s, frame[1], upscaler, size=size, options=options, reporter=run.reporter
+                    sources[0],
+                    frame_s,
+                    frame[1],
+                    upscaler,
+                    size=size,
+                    options=options,
+                    reporter=run.reporter,
+                    faces=faces,
                 )
                 run.summary["done"] = 1
                 return
             if pipe:
                 jobs.pipe_frames(
-                    sources[0], upscaler, sys.stdout.buffer, size=size, options=options, reporter=run.reporter
+                    sources[0],
+                    upscaler,
+                    sys.stdout.buffer,
+                    size=size,
+                    options=options,
+                    reporter=run.reporter,
+                    faces=faces,
                 )
                 run.summary["done"] = 1
                 return
@@ -178,7 +213,9 @@ def video(
             planned, skipped = jobs.without_finished(planned, options, run.reporter)
             run.summary["skipped"] = len(skipped)
             run_films = jobs.describe_jobs if dry_run else jobs.run_jobs
-            done, differing = run_films(planned, upscaler, size=size, options=options, reporter=run.reporter, fail=fail)
+            done, differing = run_films(
+                planned, upscaler, size=size, options=options, reporter=run.reporter, fail=fail, faces=faces
+            )
             run.summary["done"] = done
             if differing:
                 run.exit_status = 1

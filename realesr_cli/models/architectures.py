@@ -39,6 +39,8 @@ class LoadedModel:
     channels_out: int
     multiple_of: int = 1
     """Height and width of the input must be multiples of it."""
+    side_px: int | None = None
+    """The one height and width of the input that the network takes; None = any."""
     radius_px: int | None = None
     """How far an output pixel sees, in input pixels; None = not known. With so much context tiling is exact."""
     pad_px: int = 64
@@ -128,10 +130,17 @@ def build_model(raw: RawWeights, name: str, *, reporter: Reporter = NULL) -> Loa
 
     Raises: UnknownArchitecture, CorruptWeights (the keys look right, but tensors are missing or of a wrong shape).
     """
+    return build_known(raw, name, ARCHITECTURES, reporter) or _community_model(raw, name)
+
+
+def build_known(
+    raw: RawWeights, name: str, architectures: tuple[Architecture, ...], reporter: Reporter
+) -> LoadedModel | None:
+    """The network whose weights `raw` holds, if it is of one of these architectures. Raises: CorruptWeights."""
     odd = next((key for key, value in raw.tensors.items() if value.is_complex() or value.layout != torch.strided), None)
     if odd is not None:
         raise CorruptWeights(f"{raw.path} holds a tensor of an unusual kind: {odd}", path=raw.path)
-    for architecture in ARCHITECTURES:
+    for architecture in architectures:
         try:
             tensors = architecture.rename(raw.tensors)
             if not architecture.matches(tensors):
@@ -155,14 +164,14 @@ def build_model(raw: RawWeights, name: str, *, reporter: Reporter = NULL) -> Loa
         return LoadedModel(
             name=name, architecture=architecture.name, sha256=raw.sha256, metadata=raw.metadata, **fields
         )
-    return _community_model(raw, name)
+    return None
 
 
 def _try_out(fields: dict[str, Any]) -> None:
     """Runs the network on a few pixels: what is wrong with it shows now, not after a picture has been read."""
     if not 1 <= fields["scale"] <= 64:
         raise ValueError(f"its scale would be {fields['scale']}")
-    side = 4 * fields["multiple_of"]
+    side = fields.get("side_px") or 4 * fields["multiple_of"]
     with torch.inference_mode():
         result = fields["network"](torch.zeros(1, fields["channels_in"], side, side))
     expected = (1, fields["channels_out"], side * fields["scale"], side * fields["scale"])
@@ -206,7 +215,7 @@ def _rename_rrdb(tensors: Tensors) -> Tensors:
 
 
 def _rename_sequential(tensors: Tensors) -> Tensors:
-    blocks = _count(tensors, r"model\.1\.sub\.(\d+)\.RDB")
+    blocks = count_layers(tensors, r"model\.1\.sub\.(\d+)\.RDB")
     ends = sorted({int(m[1]) for key in tensors if (m := re.match(r"model\.(\d+)\.(?:weight|bias)$", key))} - {0})
     *ups, hr, last = ends
     parts = {"0": "conv_first", str(hr): "HRconv", str(last): "conv_last"}
@@ -235,8 +244,8 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, first_in = tensors["conv_first.weight"].shape[:2]
     channels_out = tensors["conv_last.weight"].shape[0]
-    blocks = _count(tensors, r"body\.(\d+)\.rdb1\.")
-    ups = _count(tensors, r"conv_up(\d+)\.", first=1)
+    blocks = count_layers(tensors, r"body\.(\d+)\.rdb1\.")
+    ups = count_layers(tensors, r"conv_up(\d+)\.", first=1)
     # 4 and 16 times the output's channels can only be 2x2 and 4x4 pixels folded into channels
     unshuffle = {4: 2, 16: 4}.get(first_in // channels_out, 1) if first_in % channels_out == 0 else 1
     trunk_pad = 64 if blocks <= 6 else 96
@@ -270,7 +279,7 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
 def _build_compact(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, channels = tensors["body.0.weight"].shape[:2]
-    depth = _count(tensors, r"body\.(\d*[02468])\.weight$", step=2) - 2
+    depth = count_layers(tensors, r"body\.(\d*[02468])\.weight$", step=2) - 2
     last = 2 * depth + 2
     scale = math.isqrt(tensors[f"body.{last}.weight"].shape[0] // channels)
     activation = "prelu" if "body.1.weight" in tensors else _metadata(raw, "activation", "relu", reporter)
@@ -300,7 +309,7 @@ def _rename_msrresnet(tensors: Tensors) -> Tensors:
 def _build_msrresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, channels_in = tensors["conv_first.weight"].shape[:2]
-    blocks = _count(tensors, r"body\.(\d+)\.conv1\.")
+    blocks = count_layers(tensors, r"body\.(\d+)\.conv1\.")
     scale = 4 if "upconv2.weight" in tensors else math.isqrt(tensors["upconv1.weight"].shape[0] // width)
     channels_out = tensors["conv_last.weight"].shape[0]
     return {
@@ -338,8 +347,8 @@ def _rename_srresnet(tensors: Tensors) -> Tensors:
 def _build_srresnet(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
     tensors = raw.tensors
     width, channels_in = tensors["conv_first.weight"].shape[:2]
-    blocks = _count(tensors, r"body\.(\d+)\.conv1\.")
-    ups = _count(tensors, r"up\.(\d+)\.conv\.")
+    blocks = count_layers(tensors, r"body\.(\d+)\.conv1\.")
+    ups = count_layers(tensors, r"up\.(\d+)\.conv\.")
     channels_out = tensors["conv_last.weight"].shape[0]
     return {
         "network": SRResNet(
@@ -399,6 +408,26 @@ def _community_model(raw: RawWeights, name: str) -> LoadedModel:
     unknown = _explain_unknown(raw)
     if unknown.hint is not None:
         raise unknown
+    found = find_in_spandrel(raw)
+    if found.purpose == "FaceSR":
+        raise UnknownArchitecture(f"{raw.path} is {found.architecture.name}", hint=_RESTORER_HINT, path=raw.path)
+    return LoadedModel(
+        network=_Described(found).eval().requires_grad_(False),
+        name=name,
+        architecture=found.architecture.name,
+        scale=found.scale,
+        channels_in=found.input_channels,
+        channels_out=found.output_channels,
+        multiple_of=max(1, found.size_requirements.multiple_of),
+        values_per_px=4000,
+        sha256=raw.sha256,
+        metadata=raw.metadata,
+    )
+
+
+def find_in_spandrel(raw: RawWeights) -> Any:
+    """The ImageModelDescriptor that the optional package spandrel makes of the tensors. Raises: UnknownArchitecture."""
+    unknown = _explain_unknown(raw)
     try:
         import spandrel
     except (ImportError, RuntimeError, OSError) as error:  # its torchvision may not fit this torch
@@ -414,25 +443,17 @@ def _community_model(raw: RawWeights, name: str) -> LoadedModel:
         raise UnknownArchitecture(unknown.message, hint="spandrel does not know it either", path=raw.path) from error
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise UnknownArchitecture(f"{raw.path} needs a mask as well as a picture", path=raw.path)
-    return LoadedModel(
-        network=_Described(found).eval().requires_grad_(False),
-        name=name,
-        architecture=found.architecture.name,
-        scale=found.scale,
-        channels_in=found.input_channels,
-        channels_out=found.output_channels,
-        multiple_of=max(1, found.size_requirements.multiple_of),
-        values_per_px=4000,
-        sha256=raw.sha256,
-        metadata=raw.metadata,
-    )
+    return found
+
+
+_RESTORER_HINT = "this is a face restorer; it is used with --face-enhance --face-model, not as -m"
 
 
 def _explain_unknown(raw: RawWeights) -> UnknownArchitecture:
     keys = list(raw.tensors)
     hint = None
     if any("stylegan_decoder" in key for key in keys):
-        hint = "this is a face restorer; it is used with --face-enhance, not as -m"
+        hint = _RESTORER_HINT
     elif any(".weight_orig" in key or "parametrizations.weight" in key for key in keys) or "linear2.weight" in keys:
         hint = "this is a discriminator, which only training needs; choose the generator (often *_netG or no suffix)"
     listed = ", ".join(keys[:3])
@@ -443,7 +464,7 @@ def _explain_unknown(raw: RawWeights) -> UnknownArchitecture:
     )
 
 
-def _count(keys: Iterable[str], pattern: str, *, first: int = 0, step: int = 1) -> int:
+def count_layers(keys: Iterable[str], pattern: str, *, first: int = 0, step: int = 1) -> int:
     """How many numbers `pattern` captures in the keys; they must be first, first + step, ... without a gap."""
     numbers = sorted({int(match[1]) for key in keys if (match := re.match(pattern, key))})
     if numbers != [first + step * index for index in range(len(numbers))]:

@@ -22,6 +22,8 @@ from realesr_cli.errors import (
     UnsupportedInput,
     UsageError,
 )
+from realesr_cli.faces.enhance import FaceEnhancer
+from realesr_cli.faces.frames import FrameFaces
 from realesr_cli.image_io import Image, write_image
 from realesr_cli.options import SizeOptions, VideoOptions
 from realesr_cli.reporting import Reporter, progress
@@ -33,7 +35,7 @@ from realesr_cli.video.probe import probe
 from realesr_cli.video.reader import Frame, FrameReader
 from realesr_cli.video.stream import stream_frames, upright
 from realesr_cli.video.streams import VIDEO_SUFFIXES, result_suffix
-from realesr_cli.video.upscale import upscale_video
+from realesr_cli.video.upscale import check_kept_faces, keep_faces, upscale_video
 
 HOPELESS = (ModelError, DeviceUnavailable, DiskFull)
 """Errors that every further film would meet as well: no use in going on."""
@@ -114,6 +116,7 @@ def run_jobs(
     options: VideoOptions,
     reporter: Reporter,
     fail: Callable[[VideoJob, RealesrError], None],
+    faces: FaceEnhancer | None = None,
 ) -> tuple[int, int]:
     """(films written, those of them that differ from their source). `fail` is called for each that was not written."""
     done = differing = 0
@@ -121,7 +124,7 @@ def run_jobs(
         try:
             _prepare_folder(job.target.parent)
             result = upscale_video(
-                job.source, job.target, upscaler, size=size, options=options, reporter=reporter, id=job.id
+                job.source, job.target, upscaler, size=size, options=options, reporter=reporter, id=job.id, faces=faces
             )
         except RealesrError as error:
             fail(job, error)
@@ -139,11 +142,13 @@ def describe_jobs(
     options: VideoOptions,
     reporter: Reporter,
     fail: Callable[[VideoJob, RealesrError], None],
+    faces: FaceEnhancer | None = None,
 ) -> tuple[int, int]:
     """Says of each film what `run_jobs` would do, and refuses what that would refuse. Nothing is written."""
     for job in jobs:
         try:
             film = plan_film(job.source, job.target, upscaler, size=size, options=options, reporter=reporter)
+            check_kept_faces(film.target, faces, options)
             _describe(film, upscaler, reporter, job.id)
         except RealesrError as error:
             fail(job, error)
@@ -195,6 +200,7 @@ def write_frame(
     size: SizeOptions,
     options: VideoOptions,
     reporter: Reporter,
+    faces: FaceEnhancer | None = None,
 ) -> None:
     """Enlarges the frame that is shown at `at_s` and writes it as a picture, turned upright.
 
@@ -202,6 +208,7 @@ def write_frame(
     """
     if target.exists() and not options.overwrite:
         raise OutputExists(f"{target} is already there", hint="--overwrite replaces it", path=target)
+    check_kept_faces(target, faces, options)
     info = probe(source)
     upscaler.check_memory(info.height, info.width, size.target(info.height, info.width, upscaler.model.scale))
     started = time.monotonic()
@@ -211,9 +218,13 @@ def write_frame(
     pixels = to_pixels(planes_of(frame.image), info.pixel_format, info.colour)
     pixels = upright(pixels, info.display_matrix)
     height, width = size.target(pixels.shape[0], pixels.shape[1], upscaler.model.scale)
-    write_image(
-        target, Image(pixels=upscaler(pixels, size=(height, width), label=source.name)), overwrite=options.overwrite
-    )
+    result = upscaler(pixels, size=(height, width), label=source.name)
+    if faces is not None:
+        found = FrameFaces(faces)
+        (result,) = found([result], pixels, (height, width))
+        reporter.emit("faces", id=0, input=str(source), **found.facts())
+        keep_faces(target, found, options)
+    write_image(target, Image(pixels=result), overwrite=options.overwrite)
     reporter.emit(
         "done",
         id=0,
@@ -233,6 +244,7 @@ def pipe_frames(
     size: SizeOptions,
     options: VideoOptions,
     reporter: Reporter,
+    faces: FaceEnhancer | None = None,
 ) -> None:
     """Writes the enlarged film to `stream` as raw frames with YUV4MPEG2 headers, which other tools read from a pipe.
 
@@ -245,8 +257,13 @@ def pipe_frames(
                      reporter=_WithoutStreams(reporter))  # fmt: skip
     sink = _Y4m(film, stream)
     frames = FrameReader(film.info, options, reporter).frames()
+    found = None if faces is None else FrameFaces(faces)
+    check_kept_faces(source, faces, options)
     with progress(reporter, film.frames, "frames", id=0, label=source.name) as advance:
-        stream_frames(film, frames, upscaler, sink, on_frame=lambda spared: advance(1))
+        stream_frames(film, frames, upscaler, sink, on_frame=lambda spared: advance(1), faces=found)
+    if found is not None:
+        reporter.emit("frame_faces", id=0, input=str(source), **found.frame_facts())
+        keep_faces(source, found, options)
     if sink.is_variable:
         reporter.emit(
             "warning",
@@ -287,7 +304,7 @@ class _Y4m:
         )
         self._write(header.encode("ascii"))
 
-    def write(self, image: av.VideoFrame, frame: Frame) -> None:
+    def write(self, image: av.VideoFrame, frame: Frame, faces: list[Any]) -> None:
         if self._last is not None:
             step = frame.pts - self._last.pts
             self.is_variable |= self._step is not None and abs(step - self._step) > max(1, self._step // 20)

@@ -21,7 +21,7 @@ from realesr_cli.reporting import Reporter
 from realesr_cli.video.probe import unreadable
 from realesr_cli.video.writer import Segment
 
-_VERSION = 1
+_VERSION = 2
 _SAMPLES = 64
 _SAMPLE_BYTES = 1 << 16
 
@@ -76,6 +76,7 @@ class Work:
             "file": segment.path.name,
             "times": segment.times,
             "last_duration": segment.last_duration,
+            "faces": segment.faces,
             "can_seek": self.can_seek,
         }
         return json.dumps(facts) + "\n"
@@ -174,7 +175,14 @@ def _load(folder: Path, fingerprint: dict[str, Any], target: Path, *, restart: b
         path = folder / facts["file"]
         if not path.is_file():
             break  # what follows is made again
-        work.segments.append(Segment(path=path, times=tuple(facts["times"]), last_duration=facts["last_duration"]))
+        work.segments.append(
+            Segment(
+                path=path,
+                times=tuple(facts["times"]),
+                last_duration=facts["last_duration"],
+                faces=tuple(facts["faces"]),
+            )
+        )
         work.can_seek = facts["can_seek"]
     return work
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realesr_cli.errors import RealesrError, UnsupportedInput
+from realesr_cli.faces.enhance import RestoredFace
+from realesr_cli.faces.frames import FrameFaces
 from realesr_cli.pipeline import run_pipeline
 from realesr_cli.resize import reduce
 from realesr_cli.upscaler import Upscaler, join
@@ -20,6 +22,8 @@ from realesr_cli.video.reuse import FrameReuse
 
 Pixels = NDArray[Any]
 Planes = tuple[NDArray[Any], ...]
+_Enlarged = tuple[Pixels, int, list[Any]]
+"""A frame, the pixels that the network was spared in it, and the memory of faces after it."""
 
 
 class Sink(Protocol):
@@ -27,18 +31,28 @@ class Sink(Protocol):
 
     written_bytes: int
 
-    def write(self, image: av.VideoFrame, frame: Frame) -> None: ...
+    def write(self, image: av.VideoFrame, frame: Frame, faces: list[Any]) -> None:
+        """`faces` is the memory of faces after this frame."""
 
 
 def stream_frames(
-    film: Film, frames: Generator[Frame], upscaler: Upscaler, sink: Sink, *, on_frame: Callable[[int], None]
+    film: Film,
+    frames: Generator[Frame],
+    upscaler: Upscaler,
+    sink: Sink,
+    *,
+    on_frame: Callable[[int], None],
+    faces: FrameFaces | None = None,
 ) -> None:
     """Takes frames through conversion, network and `sink`; decoding and encoding overlap with the network.
+
+    `faces` restores those in each frame.
 
     `on_frame` is told for each how many pixels of its source the network was spared.
     """
     encoding = film.encoding
     enlarge = _enlarger(film, upscaler)
+    restore = None if faces is None else _Restorer(film, faces)
     finish = _Finisher(film)
     ended = False
 
@@ -62,16 +76,19 @@ def stream_frames(
             )
         return frame, planes_of(frame.image)
 
-    def work(ticket: None, loaded: tuple[Frame, Planes] | None) -> Generator[tuple[Pixels, int], None, None]:
+    def work(ticket: None, loaded: tuple[Frame, Planes] | None) -> Generator[_Enlarged, None, None]:
         if loaded is not None:
             (pixels,), spared = enlarge(loaded[1])
-            yield pixels, spared
+            if restore is None or faces is None:
+                yield pixels, spared, []
+            else:
+                yield restore(pixels, loaded[1]), spared, faces.memory
 
-    def save(ticket: None, loaded: tuple[Frame, Planes] | None, parts: Iterator[tuple[Pixels, int]]) -> int | None:
+    def save(ticket: None, loaded: tuple[Frame, Planes] | None, parts: Iterator[_Enlarged]) -> int | None:
         spared = None
-        for pixels, spared in parts:  # noqa: B007
+        for pixels, spared, memory in parts:  # noqa: B007
             assert loaded is not None
-            sink.write(finish(pixels), loaded[0])
+            sink.write(finish(pixels), loaded[0], memory)
         return spared
 
     def on_done(ticket: None, spared: int | None) -> None:
@@ -100,6 +117,24 @@ def _enlarger(film: Film, upscaler: Upscaler) -> FrameReuse:
     # what a second pass sees reaches further than anyone has measured: then a frame is known whole or not at all
     margin_px = max(info.height, info.width) if several_passes else upscaler.pad_px
     return FrameReuse(upscale, margin_px=margin_px, scale=scale)
+
+
+class _Restorer:
+    """The network's result with the faces of its frame. What was known of it before stays as it is."""
+
+    def __init__(self, film: Film, faces: FrameFaces) -> None:
+        self._film = film
+        self._faces = faces
+        self._last: tuple[Pixels, list[RestoredFace], Pixels] | None = None
+
+    def __call__(self, pixels: Pixels, planes: Planes) -> Pixels:
+        source = to_pixels(planes, self._film.pixel_format, self._film.colour)
+        restored = self._faces.restore(source)
+        # the same again for a frame that is the same, by which the next steps know it
+        if self._last is None or self._last[0] is not pixels or self._last[1] is not restored:
+            (result,) = self._faces([pixels], source, (pixels.shape[0], pixels.shape[1]))
+            self._last = pixels, restored, result
+        return self._last[2]
 
 
 class _Finisher:

@@ -15,6 +15,9 @@ import av
 
 from realesr_cli.atomic import replacing
 from realesr_cli.errors import UnreadableInput
+from realesr_cli.faces.enhance import FaceEnhancer
+from realesr_cli.faces.frames import FrameFaces
+from realesr_cli.kept_faces import check_faces, save_faces
 from realesr_cli.options import SizeOptions, VideoOptions
 from realesr_cli.reporting import NULL, Reporter, progress
 from realesr_cli.upscaler import Upscaler
@@ -51,10 +54,12 @@ def upscale_video(
     options: VideoOptions | None = None,
     reporter: Reporter = NULL,
     id: int = 0,
+    faces: FaceEnhancer | None = None,
 ) -> VideoResult:
     """Writes `source` enlarged to `target`, whose suffix names the container, with all other streams and times kept.
 
-    A run that was killed goes on with the same call. `id` numbers the events of several films.
+    A run that was killed goes on with the same call. `id` numbers the events of several films. `faces` restores those
+    in each frame.
     Raises: UsageError, UnreadableInput, UnsupportedInput, OutputExists, EncodeFailed, DiskFull, OutputError, and what
     the upscaler raises.
     """
@@ -63,6 +68,7 @@ def upscale_video(
     film = plan_film(
         Path(source), Path(target), upscaler, size=size or SizeOptions(), options=options, reporter=reporter
     )
+    check_kept_faces(film.target, faces, options)
     reporter.emit(
         "begin",
         id=id,
@@ -72,7 +78,7 @@ def upscale_video(
         frames=film.frames,
         duration_s=None if film.info.duration is None else float(film.info.duration),
     )
-    fingerprint = _fingerprint(film, upscaler, options)
+    fingerprint = _fingerprint(film, upscaler, options, faces)
     opened_work = (
         resume.resumed(film.target, fingerprint, restart=options.overwrite, reporter=reporter)
         if options.resume
@@ -80,16 +86,21 @@ def upscale_video(
     )
     with opened_work as work:
         reader = FrameReader(film.info, options, reporter)
-        spared = _make_segments(film, work, reader, upscaler, options, reporter, id)
+        found = None if faces is None else FrameFaces(faces, work.segments[-1].faces if work.segments else ())
+        spared = _make_segments(film, work, reader, upscaler, options, reporter, id, found)
         if not work.segments:
             raise UnreadableInput(f"{source} has no frames in the part that was asked for", path=film.info.path)
         with replacing(film.target, overwrite=options.overwrite) as temporary:
             mux(work.segments, film.info, film.encoding, film.streams, film.part, temporary)
-            found = differences(film.info, temporary, work.segments, film.encoding, film.streams, film.part)
+            differing = differences(film.info, temporary, work.segments, film.encoding, film.streams, film.part)
+            if found is not None:
+                keep_faces(film.target, found, options)
         frames = work.frames
         if options.resume:
             resume.remove(work)
-    found += _damage(reader, reporter, film)
+    if found is not None and found.frames:
+        reporter.emit("frame_faces", id=id, input=str(source), **found.frame_facts())
+    differing += _damage(reader, reporter, film)
     seconds = time.monotonic() - started
     reporter.emit(
         "done",
@@ -101,8 +112,8 @@ def upscale_video(
         frames=frames,
         seconds=round(seconds, 3),
         spared=round(spared, 4),
-        verified=not found,
-        differences=found,
+        verified=not differing,
+        differences=differing,
     )
     return VideoResult(
         frames=frames,
@@ -110,11 +121,24 @@ def upscale_video(
         height=film.encoding.height,
         seconds=seconds,
         spared=spared,
-        differences=tuple(found),
+        differences=tuple(differing),
     )
 
 
-def _fingerprint(film: Film, upscaler: Upscaler, options: VideoOptions) -> dict[str, Any]:
+def check_kept_faces(target: Path, faces: FaceEnhancer | None, options: VideoOptions) -> None:
+    """Raises OutputExists where those that `--save-faces` asks for are there already."""
+    if faces is not None and faces.options.save_folder is not None:
+        check_faces(faces.options.save_folder, Path(target.name), overwrite=options.overwrite)
+
+
+def keep_faces(target: Path, faces: FrameFaces, options: VideoOptions) -> None:
+    """Writes those that `--save-faces` asks for. Raises: OutputError, OutputExists."""
+    folder = faces.options.save_folder
+    if folder is not None:
+        save_faces(faces.pairs, folder, Path(target.name), overwrite=options.overwrite)
+
+
+def _fingerprint(film: Film, upscaler: Upscaler, options: VideoOptions, faces: FaceEnhancer | None) -> dict[str, Any]:
     encoding = dataclasses.asdict(film.encoding)
     return {
         "source": resume.source_identity(film.info.path),
@@ -128,6 +152,7 @@ def _fingerprint(film: Film, upscaler: Upscaler, options: VideoOptions) -> dict[
         "deinterlacing": options.deinterlace,
         "segment length": options.segment_frames,
         "version of FFmpeg": av.__version__,
+        "treatment of faces": None if faces is None else {**faces.settings(), "precision": faces.choice.precision},
     }
 
 
@@ -143,12 +168,14 @@ class _Segments:
         self._reader = reader
         self._length = options.segment_frames if options.resume else None
         self._open: _Open | None = None
+        self._faces: list[Any] = []
         self.written_bytes = sum(segment.path.stat().st_size for segment in work.segments)
 
-    def write(self, image: av.VideoFrame, frame: Frame) -> None:
+    def write(self, image: av.VideoFrame, frame: Frame, faces: list[Any]) -> None:
         if self._open is None:
             self._open = _Open(self._work.next_path(segment_suffix(self._film.encoding)), self._film.encoding)
         self._open.writer.write(image, frame.pts, frame.duration)
+        self._faces = faces
         if self._open.writer.frames == self._length:
             self.finish()
 
@@ -159,7 +186,7 @@ class _Segments:
             self._work.can_seek = self._work.can_seek and self._reader.is_regular
             path = piece.finish()
             self.written_bytes += path.stat().st_size
-            self._work.record(piece.writer.segment(path))
+            self._work.record(dataclasses.replace(piece.writer.segment(path), faces=tuple(self._faces)))
 
     def drop(self) -> None:
         """Removes the piece that is open: the next run makes it again, whole."""
@@ -200,6 +227,7 @@ def _make_segments(
     options: VideoOptions,
     reporter: Reporter,
     id: int,
+    faces: FrameFaces | None,
 ) -> float:
     """Makes the pieces that are not there yet; the share of pixels that the network was spared in them."""
     sink = _Segments(film, work, reader, options)
@@ -221,7 +249,7 @@ def _make_segments(
                 spared.append(pixels)
                 advance(1)
 
-            stream_frames(film, frames, upscaler, sink, on_frame=on_frame)
+            stream_frames(film, frames, upscaler, sink, on_frame=on_frame, faces=faces)
             sink.finish()
     finally:
         sink.drop()

@@ -31,6 +31,8 @@ class Segment:
     path: Path
     times: tuple[int, ...]
     last_duration: int
+    faces: tuple[Any, ...] = ()
+    """The memory of faces after its last frame: the next piece is made with it."""
 
 
 def segment_suffix(encoding: Encoding) -> str:

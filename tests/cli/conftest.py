@@ -11,10 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from networks import compact
+from realesr_cli import cache as cache_files
+from realesr_cli import read_image
 from realesr_cli.cli.main import main
+from test_gfpgan import load_golden_restorer
 
 
 @dataclass(frozen=True)
@@ -82,3 +86,23 @@ def picture(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def detector(cache: Path, weights_file: Callable[[str], Path]) -> Path:
+    """A cache that holds the detector."""
+    path = weights_file("face_detection_yunet_2023mar.onnx")
+    return cache_files.store(path.name, path, cache_files.sha256_of(path), "test") or cache
+
+
+@pytest.fixture
+def restorer(golden: Callable[[str], Path], tmp_path: Path) -> Path:
+    """The weights of a small GFPGAN, which turns faces into coloured noise."""
+    load_golden_restorer(golden("networks/gfpgan_clean_32_plain.npz"), tmp_path)
+    return tmp_path / "gfpgan_clean_32_plain.safetensors"
+
+
+@pytest.fixture
+def portrait(media: Callable[[str], Path]) -> NDArray[Any]:
+    """(180, 200, 3): a face of 90 pixels with its middle at about (122, 92)."""
+    return read_image(media("faces/astronaut_frontal.png")).pixels[30:210, 100:300]

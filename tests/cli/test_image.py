@@ -264,7 +264,8 @@ def test_the_flags_are_frozen(realesr: Command) -> None:
         "--output", "--model", "--scale", "--width", "--height", "--fit", "--denoise", "--tta", "--keep-colours",
         "--device", "--precision", "--threads", "--tile", "--overwrite", "--fail-fast", "--dry-run", "--offline",
         "--json", "--quiet", "--verbose", "--help", "--format", "--quality", "--lossless", "--strip", "--background",
-        "--alpha-mode", "--max-pixels", "--skip-existing", "--blend",
+        "--alpha-mode", "--max-pixels", "--skip-existing", "--face-enhance", "--face-strength", "--face-model",
+        "--only-center-face", "--face-min-size", "--face-threshold", "--save-faces", "--accept-license", "--blend",
     }  # fmt: skip
 
 

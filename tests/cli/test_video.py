@@ -163,6 +163,8 @@ def test_the_flags_are_frozen(realesr: Command) -> None:
         "--pix-fmt", "--hwaccel", "--fps", "--start", "--end", "--preview", "--frame", "--pipe", "--deinterlace",
         "--on-unsupported", "--no-resume", "--overwrite", "--skip-existing", "--fail-fast", "--dry-run", "--offline",
         "--json", "--quiet", "--verbose", "--help", "--blend", "--keep-colours",
+        "--face-enhance", "--face-strength", "--face-model", "--only-center-face", "--face-min-size",
+        "--face-threshold", "--save-faces", "--accept-license",
     }  # fmt: skip
 
 

@@ -37,14 +37,16 @@ _LIGHT = {
 _HEAVY = {"torch", "numpy", "cv2", "av", "requests", "tqdm", "safetensors", "click"}
 # module -> the project's modules that it may not import, at any level of nesting
 _FORBIDDEN = {
-    "models": {"device", "engine", "upscaler", "image_io", "image_jobs", "cli"},
+    "models": {"device", "engine", "upscaler", "faces", "image_io", "image_jobs", "cli"},
+    "faces": {"engine", "upscaler", "image_io", "image_jobs", "cli"},
     "tiling": {"*"},
     "errors": {"*"},
     "image_io": {"models", "device", "engine", "upscaler", "image_jobs", "cli"},
-    "inference": {"engine", "upscaler", "image_io", "image_jobs", "cli"},
-    "engine": {"upscaler", "image_io", "image_jobs", "cli"},
-    "upscaler": {"image_io", "image_jobs", "cli"},
+    "inference": {"engine", "upscaler", "faces", "image_io", "image_jobs", "cli"},
+    "engine": {"upscaler", "faces", "image_io", "image_jobs", "cli"},
+    "upscaler": {"faces", "image_io", "image_jobs", "cli"},
     "video": {"image_jobs", "directory", "cli"},
+    "kept_faces": {"faces", "upscaler", "image_jobs", "directory", "video", "cli"},
     "comparison": {"cli"},
     "pages": {"models", "device", "engine", "upscaler", "image_jobs", "comparison", "cli"},
     "image_jobs": {"directory", "cli"},
@@ -149,6 +151,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
         ["video", "--help"],
         ["data", "degrade", "--help"],
         ["models", "list"],
+        ["faces", "--help"],
     ):
         code = (
             f"import sys; sys.argv = ['realesr', *{arguments}]\n"
