@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 
 from realesr_cli import DeviceOptions, Upscaler, read_image
-from realesr_cli.image_jobs import describe_jobs, plan_jobs, run_jobs
+from realesr_cli.image_jobs import PictureOptions, describe_jobs, run_jobs
+from realesr_cli.naming import plan_jobs
 from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
 
 
@@ -49,15 +50,15 @@ def enlarge(model: str, source: Path, target: Path, threads: int | None) -> dict
 
     with Upscaler(model, device=DeviceOptions(device="cpu", threads=threads)) as upscaler:
         jobs = plan_jobs([source], target, size, upscaler.model.scale, output)
-        common: dict[str, Any] = {"size": size, "output": output, "reporter": plans, "fail": fail}
+        options = PictureOptions(size=size, output=output, accept=InputOptions())
         upscaler(np.zeros((64, 64, 3), np.uint8))
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
         before = resident_mib("VmRSS")
         started = time.perf_counter()
-        run_jobs(jobs, upscaler, done=lambda job: None, accept=InputOptions(), **common)
+        run_jobs(jobs, [upscaler], options, reporter=plans, fail=fail, done=lambda job: None)
         seconds = time.perf_counter() - started
         added = resident_mib("VmHWM") - before
-        describe_jobs(jobs, upscaler, accept=InputOptions(), **common)
+        describe_jobs(jobs, upscaler, options, reporter=plans, fail=fail)
         scale = upscaler.model.scale
     return {"seconds": seconds, "added_mib": added, "planned_mib": plans.memory_bytes / 2**20, "scale": scale}
 

@@ -4,6 +4,7 @@ With REALESR_REQUIRE_GOLDEN=1 an absent file is a failure instead, so that a ful
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def _finder(kind: str, variable: str, *folders: Path) -> Finder:
         pytest.skip(message)
 
     return find
+
+
+def pytest_configure() -> None:
+    """What is started in the background has Ctrl-C ignored, and so has all that it starts: tests that interrupt a process
+    would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
