@@ -1,57 +1,24 @@
-"""`-m auto`: the best model for this device among those that can be had now."""
+"""`-m auto`: the best model for this device among those at hand. Nothing is fetched: the first run works offline."""
 
-from realesr_cli import catalog, weights
-from realesr_cli.errors import ModelError, OutputError, RealesrError
-from realesr_cli.reporting import Reporter
+from realesr_cli import weights
 
-_FOR_GPU = "realesrgan-x4plus"
-_FOR_CPU = "realesr-general-x4v3"
-# Where the preferred model is out of reach; both also come with a Python package, through the user's package index.
-_FALLBACKS = ("realesrgan-x4plus", "realesr-animevideov3")
-# A film has thousands of frames: fast networks on every device.
-_FOR_FILMS = "realesr-general-x4v3"
+EMBEDDED = "realesr-lite-x4"
+"""Comes with realesr, so it is always at hand."""
 
-
-def preferred_model(device_type: str) -> str:
-    """x4plus needs fifteen times the work of general-x4v3: a pleasure on a GPU, minutes a photo on a CPU."""
-    return _FOR_CPU if device_type == "cpu" else _FOR_GPU
+_GENERAL = "realesr-general-x4v3"
+_FOR_GPU = ("realesrgan-x4plus", _GENERAL)
+# x4plus needs fifteen times the work of general-x4v3: a pleasure on a GPU, minutes a photo on a CPU, days a film
+_FOR_CPU = (_GENERAL,)
 
 
-def likely_model(device_type: str, *, offline: bool, for_films: bool = False) -> str:
-    """What `choose_model` will take if the preferred model can be fetched, or is not allowed to be. Fetches nothing."""
-    preferred = _FOR_FILMS if for_films else preferred_model(device_type)
-    at_hand = next((name for name in (preferred, *_fallbacks(for_films)) if weights.is_cached(name)), preferred)
-    unreachable = offline or weights.unreachable_recently(catalog.find(preferred))
-    return at_hand if unreachable else preferred
-
-
-def choose_model(device_type: str, *, offline: bool, reporter: Reporter, for_films: bool = False) -> tuple[str, str]:
-    """(name, reason) of the first model that is in the cache or can be fetched; it is in the cache afterwards.
-
-    Raises: ModelError or OutputError, the one of the preferred model, if none can be had.
-    """
-    preferred = _FOR_FILMS if for_films else preferred_model(device_type)
-    fallbacks = _fallbacks(for_films)
-    wanted = "preferred for films" if for_films else f"preferred on {'a CPU' if device_type == 'cpu' else 'a GPU'}"
-    failure: RealesrError | None = None
-    for name in dict.fromkeys((preferred, *fallbacks)):
-        entry = catalog.find(name)
-        reason = wanted if name == preferred else f"{preferred} cannot be fetched here"
-        if weights.is_cached(name):
-            return name, reason
-        # an unreachable server may cost seconds: not again and again while there is something else to take
-        if name == preferred and weights.unreachable_recently(entry) and any(map(weights.is_cached, fallbacks)):
-            continue
-        try:
-            weights.resolve(name, offline=offline, reporter=reporter)
-        except (ModelError, OutputError) as error:  # OutputError: the cache is read-only or full
-            failure = failure or error
-        else:
-            return name, reason
-    if failure is None:
-        raise AssertionError("there is always a fallback")
-    raise failure
-
-
-def _fallbacks(for_films: bool) -> tuple[str, ...]:
-    return _FALLBACKS[::-1] if for_films else _FALLBACKS
+def choose_model(device_type: str, *, for_films: bool = False) -> tuple[str, str]:
+    """(name, reason) of the best model for pictures, or for films, that is in the cache or comes with realesr."""
+    wanted: tuple[str, ...] = _FOR_CPU
+    what = "a film" if for_films else "a CPU"
+    if device_type != "cpu" and not for_films:
+        wanted, what = _FOR_GPU, "a GPU"
+    name = next((name for name in wanted if weights.is_cached(name)), EMBEDDED)
+    reason = f"the best at hand for {what}"
+    if name != wanted[0]:
+        reason += f"; {wanted[0]} is better: `realesr models download {wanted[0]}`"
+    return name, reason

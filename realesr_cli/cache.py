@@ -103,8 +103,9 @@ def is_intact(path: Path, pinned: str | None) -> bool:
             return False
     if sha256_of(path) != expected:
         return False
-    with contextlib.suppress(OutputError):  # in a read-only cache it is read each time
-        write_record(path, expected, record.source if record else "placed by hand")
+    if is_inside(path):
+        with contextlib.suppress(OutputError):  # in a read-only cache it is read each time
+            write_record(path, expected, record.source if record else "placed by hand")
     return True
 
 

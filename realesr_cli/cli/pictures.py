@@ -51,16 +51,14 @@ def upscalers(
     reason = ""
     if model == "auto" and denoise is not None:
         model = "realesr-general-x4v3"
-    elif model == "auto" and dry_run:
-        model = auto.likely_model(device_type, offline=offline, for_films=for_films)
+    elif model == "auto":
+        model, reason = auto.choose_model(device_type, for_films=for_films)
     if dry_run and (missing := _not_cached(model, denoise, other) + not_cached_for_faces(faces)):
         _announce_download(missing, run)
         yield [], []
         return
     # what is large or under a licence first: if it cannot be had, nothing is done
     parts = None if faces is None else load_parts(faces, offline=offline, reporter=run.reporter)
-    if model == "auto":
-        model, reason = auto.choose_model(device_type, offline=offline, reporter=run.reporter, for_films=for_films)
     loaded = load_model(model, strength=denoise, other=other, share=share, offline=offline, reporter=run.reporter)
     with ExitStack() as stack:
         ready = [
@@ -107,7 +105,7 @@ def count_failure(
 def known_scale(model: str) -> int | None:
     """The scale of a model of the catalogue; None for files and for names of the user's own."""
     if model == "auto":
-        return catalog.find(auto.preferred_model("cpu")).scale  # all that it may mean have one scale
+        return catalog.find(auto.EMBEDDED).scale  # all that it may mean have one scale
     try:
         return None if weights.is_file(model) else catalog.find(model).scale
     except ModelNotFound:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from realesr_cli import read_image, weights
+from realesr_cli.auto import EMBEDDED, choose_model
 from realesr_cli.cli import image as image_command
-from realesr_cli.errors import DownloadFailed, OutputError
 from realesr_cli.row_writers import ROW_WRITERS
 
 Command = Callable[..., Any]
@@ -232,7 +233,7 @@ def test_dry_run_takes_the_model_that_the_run_would_take(
     source = picture("a.png")
     assert realesr("models", "remove", "realesr-general-x4v3").status == 0
     offline = realesr("image", source, "--dry-run", "--offline", "--device", "cpu", "--json")
-    assert offline.events("model")[0]["name"] == "realesrgan-x4plus"
+    assert offline.events("model")[0]["name"] == EMBEDDED
     wanted = realesr("image", source, "--dry-run", "--denoise", "0.5", "--json")
     assert [event["model"] for event in wanted.events("plan")] == ["realesr-general-x4v3"]
 
@@ -270,84 +271,58 @@ def test_the_flags_are_frozen(realesr: Command) -> None:
 
 
 class TestAuto:
-    """`-m auto` never strands anyone."""
-
-    @pytest.fixture
-    def world(self, monkeypatch: pytest.MonkeyPatch, model_file: Path) -> dict[str, Any]:
-        """What is cached, what can be fetched, and what was tried."""
-        world: dict[str, Any] = {"cached": set(), "reachable": set(), "tried": []}
-
-        def resolve(name: str, **how: Any) -> Path:
-            if name not in world["cached"]:
-                world["tried"].append(name)
-                if how.get("offline") or name not in world["reachable"]:
-                    raise DownloadFailed(f"no source gave {name}")
-            return model_file
-
-        monkeypatch.setattr(weights, "resolve", resolve)
-        monkeypatch.setattr(weights, "is_cached", lambda name: name in world["cached"])
-        monkeypatch.setattr(weights, "unreachable_recently", lambda entry: False)
-        return world
+    """`-m auto` takes the best that is at hand, and fetches nothing."""
 
     def _model(self, realesr: Command, source: Path, *flags: str) -> dict[str, Any]:
         done = realesr("image", source, "--json", "--overwrite", *flags)
         assert done.status == 0, done.out
+        assert done.events("download") == []
         return dict(done.events("model")[0])
 
-    def test_general_on_a_cpu(self, world: dict[str, Any], realesr: Command, picture: Picture) -> None:
-        world["cached"] = {"realesrgan-x4plus", "realesr-general-x4v3"}
+    def test_the_first_run_needs_no_network(
+        self, cache: Path, realesr: Command, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def closed(*_: Any, **__: Any) -> None:
+            raise AssertionError("a socket was opened")
+
+        monkeypatch.setattr(socket, "socket", closed)
+        monkeypatch.setattr(socket, "create_connection", closed)
+        source = picture("a.png")
+        model = self._model(realesr, source)
+        assert model["name"] == EMBEDDED and "the best at hand" in model["reason"]
+        assert _size(source.with_name("a_x4.png")) == (96, 128)
+        assert not cache.exists()
+
+    def test_on_a_cpu_it_is_general_once_that_is_there(
+        self, stocked_cache: Path, realesr: Command, picture: Picture
+    ) -> None:
         model = self._model(realesr, picture("a.png"), "--device", "cpu")
-        assert model["name"] == "realesr-general-x4v3"
-        assert "preferred on a CPU" in model["reason"]
-        assert world["tried"] == []
+        assert model["name"] == "realesr-general-x4v3" and "best at hand for a CPU" in model["reason"]
 
-    def test_a_download_is_tried_first(self, world: dict[str, Any], realesr: Command, picture: Picture) -> None:
-        world["cached"], world["reachable"] = {"realesrgan-x4plus"}, {"realesr-general-x4v3"}
-        assert self._model(realesr, picture("a.png"))["name"] == "realesr-general-x4v3"
+    @pytest.mark.parametrize("device", ["cuda", "mps", "xpu"])
+    def test_on_a_gpu_x4plus_once_it_is_there(self, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        cached = {"realesrgan-x4plus", EMBEDDED}
+        monkeypatch.setattr(weights, "is_cached", lambda name: name in cached)
+        assert choose_model(device) == ("realesrgan-x4plus", "the best at hand for a GPU")
+        cached.remove("realesrgan-x4plus")
+        name, reason = choose_model(device)
+        assert name == EMBEDDED and "`realesr models download realesrgan-x4plus`" in reason
 
-    def test_x4plus_then_animevideo_where_it_is_out_of_reach(
-        self, world: dict[str, Any], realesr: Command, picture: Picture
+    def test_films_get_a_fast_one_on_every_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cached = {"realesrgan-x4plus", "realesr-general-x4v3", EMBEDDED}
+        monkeypatch.setattr(weights, "is_cached", lambda name: name in cached)
+        for device in ("cpu", "cuda"):
+            assert choose_model(device, for_films=True) == ("realesr-general-x4v3", "the best at hand for a film")
+        cached.remove("realesr-general-x4v3")
+        assert choose_model("cuda", for_films=True)[0] == EMBEDDED
+
+    def test_a_damaged_package_is_one_line(
+        self, realesr: Command, picture: Picture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        world["reachable"] = {"realesrgan-x4plus"}
-        model = self._model(realesr, picture("a.png"))
-        assert model["name"] == "realesrgan-x4plus"
-        assert "realesr-general-x4v3 cannot be fetched here" in model["reason"]
-        world["reachable"], world["cached"] = set(), {"realesr-animevideov3"}
-        assert self._model(realesr, picture("b.png"))["name"] == "realesr-animevideov3"
-
-    def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(
-        self, world: dict[str, Any], realesr: Command, picture: Picture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        known = weights.resolve
-
-        def read_only(name: str, **how: Any) -> Path:
-            if name not in world["cached"]:
-                raise OutputError(f"cannot write {name}")
-            return known(name, **how)
-
-        monkeypatch.setattr(weights, "resolve", read_only)
-        world["cached"] = {"realesrgan-x4plus"}
-        assert self._model(realesr, picture("a.png"))["name"] == "realesrgan-x4plus"
-
-    def test_an_unreachable_server_is_not_asked_again_while_there_is_a_fallback(
-        self, world: dict[str, Any], realesr: Command, picture: Picture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(weights, "unreachable_recently", lambda entry: True)
-        world["cached"], world["reachable"] = {"realesrgan-x4plus"}, {"realesr-general-x4v3"}
-        assert self._model(realesr, picture("a.png"))["name"] == "realesrgan-x4plus"
-        assert world["tried"] == []
-        world["cached"] = set()
-        assert self._model(realesr, picture("b.png"))["name"] == "realesr-general-x4v3"
-
-    def test_nothing_at_all_is_one_line(self, world: dict[str, Any], realesr: Command, picture: Picture) -> None:
-        done = realesr("image", picture("a.png"), "--offline")
+        monkeypatch.setattr(weights, "_embedded", lambda entry: tmp_path / "absent")
+        done = realesr("image", picture("a.png"))
         assert (done.status, done.err.count("error:")) == (3, 1)
-
-    def test_on_a_gpu_x4plus(self) -> None:
-        from realesr_cli.auto import preferred_model
-
-        assert preferred_model("cuda") == preferred_model("mps") == "realesrgan-x4plus"
-        assert preferred_model("cpu") == "realesr-general-x4v3"
+        assert "install realesr-cli again" in done.err
 
 
 def test_denoise_reaches_the_network(realesr: Command, picture: Picture, stocked_cache: Path) -> None:

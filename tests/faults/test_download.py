@@ -247,16 +247,14 @@ def test_a_stalled_transfer_is_resumed(server: Server, monkeypatch: pytest.Monke
     assert server.ranges == [None, "bytes=640-"]
 
 
-def test_an_answer_without_content_counts_as_unreachable(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_costs_its_limit_and_is_asked_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "_FIRST_BYTE_S", 0.3)
     server.replies = [silent]
     started = time.monotonic()
     with pytest.raises(DownloadFailed, match=r"no answer within 0\.3 s"):
         weights.resolve("tiny")
     assert time.monotonic() - started < 1.5
-    assert weights.unreachable_recently(server.entry())
-    assert weights.resolve("tiny").read_bytes() == CONTENT, "an explicit wish always tries"
-    assert not weights.unreachable_recently(server.entry())
+    assert weights.resolve("tiny").read_bytes() == CONTENT
 
 
 def test_a_host_that_never_accepts_costs_its_limit_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from realesr_cli.errors import ModelNotFound
 
 def test_every_official_network_is_listed() -> None:
     assert [entry.name for entry in list_models()] == [
+        "realesr-lite-x4",
         "realesrgan-x4plus",
         "realesrnet-x4plus",
         "realesrgan-x2plus",
@@ -45,7 +46,7 @@ def test_file_names_are_unique_and_plain() -> None:
 
 @pytest.mark.parametrize("entry", CATALOG, ids=lambda entry: entry.name)
 def test_facts_have_the_right_form(entry: catalog.CatalogEntry) -> None:
-    assert entry.urls
+    assert entry.urls or entry.is_embedded
     assert all(url.startswith("https://") for url in entry.urls)
     assert entry.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
     assert entry.size_bytes is None or entry.size_bytes > 0

@@ -4,15 +4,15 @@ import hashlib
 import json
 import os
 import random
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from realesr_cli import catalog, weights
+from realesr_cli import auto, catalog, weights
 from realesr_cli.catalog import CatalogEntry
 from realesr_cli.errors import (
     ChecksumMismatch,
@@ -21,6 +21,7 @@ from realesr_cli.errors import (
     ModelNotFound,
     UsageError,
 )
+from realesr_cli.models.architectures import load_model
 
 Finder = Callable[[str], Path]
 CONTENT = random.Random(1).randbytes(500)
@@ -248,19 +249,50 @@ def test_present_names_include_damaged_files(by_hand: Path, own: Path) -> None:
     assert weights.present_names() == ("tiny", "mine")
 
 
-def test_unreachable_means_all_sources_within_the_last_hour(entry: CatalogEntry, cache: Path) -> None:
-    cache.mkdir()
-    notes = cache / "unreachable.json"
-    now = time.time()
-    for hosts, expected in (
-        ({"a.invalid": now}, False),
-        ({"a.invalid": now, "b.invalid": now - 60}, True),
-        ({"a.invalid": now, "b.invalid": now - 3700}, False),
-        ({"a.invalid": now, "b.invalid": now + 99999}, False),
-        ([], False),
-        ({"a.invalid": "x"}, False),
-    ):
-        notes.write_text(json.dumps(hosts))
-        assert weights.unreachable_recently(entry) is expected
-    notes.write_text("{")
-    assert not weights.unreachable_recently(entry)
+class TestEmbedded:
+    """A file that is part of the package: at hand at once, and nothing of it is ever written or deleted."""
+
+    @pytest.fixture
+    def file(self, monkeypatch: pytest.MonkeyPatch, entry: CatalogEntry, tmp_path: Path) -> Path:
+        path = tmp_path / "package" / "own.safetensors"
+        path.parent.mkdir()
+        path.write_bytes(CONTENT)
+        own = replace(entry, name="own", file_name=path.name, urls=(), aliases=(), is_embedded=True)
+        monkeypatch.setattr(catalog, "CATALOG", (own,))
+        monkeypatch.setattr(weights, "_embedded", lambda entry: path)
+        return path
+
+    def test_it_is_found_and_verified_without_a_cache(self, file: Path, cache: Path) -> None:
+        assert weights.resolve("own", offline=True) == weights.cached_path("own") == file
+        assert weights.verify("own") and weights.present_names() == ("own",)
+        assert [path.name for path in file.parent.iterdir()] == [file.name] and not cache.exists()
+
+    def test_a_damaged_one_is_one_line_with_the_cure(self, file: Path) -> None:
+        file.write_bytes(CONTENT[:-1] + b"?")
+        assert not weights.is_cached("own") and not weights.verify("own")
+        with pytest.raises(ChecksumMismatch, match="missing or damaged") as caught:
+            weights.resolve("own")
+        assert "install realesr-cli again" in str(caught.value.hint)
+        assert [path.name for path in file.parent.iterdir()] == [file.name]
+        file.unlink()
+        with pytest.raises(ChecksumMismatch, match="missing or damaged"):
+            weights.resolve("own")
+
+    def test_it_cannot_be_removed_and_adding_it_again_changes_nothing(self, file: Path, cache: Path) -> None:
+        with pytest.raises(UsageError, match="part of realesr"):
+            weights.remove("own")
+        assert weights.add(file) == "own"
+        assert file.is_file() and not cache.exists()
+
+
+def test_the_embedded_model_is_what_the_catalogue_says(cache: Path) -> None:
+    entry = catalog.find(auto.EMBEDDED)
+    path = weights.resolve(entry.name, offline=True)
+    assert path.stat().st_size == entry.size_bytes and entry.size_bytes < 2_500_000
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256
+    model = load_model(entry.name)
+    assert (model.architecture, model.scale) == (entry.architecture, entry.scale)
+    assert model.metadata["licence"] == entry.licence and model.metadata["config_sha256"]
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
+    teachers = model.metadata["teachers"].split(", ")
+    assert [catalog.find(name).name for name in teachers] == teachers
