@@ -38,8 +38,8 @@ def _finder(kind: str, variable: str, *folders: Path) -> Finder:
 
 
 def pytest_configure() -> None:
-    """What is started in the background has Ctrl-C ignored, and so has all that it starts: tests that interrupt a process
-    would wait for ever."""
+    """What is started in the background has Ctrl-C ignored, and so has all that it starts; tests that interrupt a
+    process would then wait for ever."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -69,7 +69,7 @@ def test_quality_and_lossless(realesr: Command, model_file: Path, picture: Pictu
         (["--quality", "0"], "--quality must lie between 1 and 100"),
         (["--quality", "5", "--lossless"], "exclude each other"),
         (["--lossless", "--format", "jpg"], "always loses detail"),
-        (["--format", "gif"], "--format gif is not one of png, jpg"),
+        (["--format", "psd"], "--format psd is not one of png, jpg"),
         (["--format", "jpg", "-o", "a.png"], "--format jpg contradicts -o"),
         (["--background", "blue"], "blue is not a colour"),
         (["--alpha-mode", "x"], "--alpha-mode x is not one of"),

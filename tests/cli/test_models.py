@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from realesr_cli import catalog, read_image, weights
+from realesr_cli.auto import EMBEDDED
 from realesr_cli.cli.models import app
 
 Finder = Callable[[str], Path]
@@ -53,7 +54,8 @@ def test_list_shows_every_network_and_stars_the_cached_ones(filled: Path) -> Non
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert len(lines) == len(catalog.list_models())
-    assert [line for line in lines if line.startswith("*")] == [line for line in lines if OFFICIAL in line.split()[:2]]
+    starred = [line.split()[1] for line in lines if line.startswith("*")]
+    assert starred == [EMBEDDED, OFFICIAL]
     assert result.stderr == ""
     assert len(run("list", "--all").stdout.splitlines()) == len(catalog.CATALOG)
 
@@ -121,11 +123,11 @@ def test_download_goes_on_after_a_failure(filled: Path) -> None:
 
 
 def test_verify_checks_all_that_is_there(filled: Path) -> None:
-    assert run("verify").stdout == f"{OFFICIAL}: intact\n"
+    assert run("verify").stdout == f"{EMBEDDED}: intact\n{OFFICIAL}: intact\n"
     filled.write_bytes(filled.read_bytes()[:-1] + b"x")
     result = run("verify")
-    assert result.exit_code == 3
-    assert result.stdout == ""
+    assert (result.exit_code, run("verify", OFFICIAL).exit_code) == (1, 3)
+    assert result.stdout == f"{EMBEDDED}: intact\n"
     assert "has changed" in result.stderr
     assert events(run("verify", "--json"), "failed")[0]["error"] == "ChecksumMismatch"
 

@@ -96,7 +96,7 @@ def test_a_run_begun_by_two_processes_goes_on_with_one(realesr_process: Command,
 
 def test_the_recipes_are_listed_and_one_can_be_named(realesr: Command, photos: Path, tmp_path: Path) -> None:
     listed = realesr("train", "--list-recipes")
-    assert listed.status == 0 and [line.split()[0] for line in listed.out.splitlines()][2] == "debug_cpu"
+    assert listed.status == 0 and "debug_cpu" in [line.split()[0] for line in listed.out.splitlines()]
     few = [
         "run.steps=2",
         "schedule.warmup=0",

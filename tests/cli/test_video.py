@@ -17,6 +17,7 @@ import pytest
 
 from clips import read_clip, write_clip
 from realesr_cli import read_image
+from realesr_cli.auto import EMBEDDED
 
 Command = Callable[..., Any]
 ALIKE = ("-s", "1", "--preset", "ultrafast", "--device", "cpu", "--precision", "fp32")
@@ -173,4 +174,4 @@ def test_the_default_model_is_a_fast_one(realesr: Command, stocked_cache: Path, 
     assert done.events("model")[0]["name"] == "realesr-general-x4v3"
     (stocked_cache / "realesr-general-x4v3.safetensors").unlink()
     done = realesr("video", clip, "--offline", "--dry-run", "--json")
-    assert done.events("model")[0]["name"] == "realesr-animevideov3"
+    assert done.events("model")[0]["name"] == EMBEDDED
