@@ -14,14 +14,16 @@ _FP32 = DeviceOptions(device="cpu", precision="fp32")
 _PICTURES = {"aerial": "eval/hr/coast_aerial.png", "comic": "eval/hr/comic.png", "writing": "eval/hr/handwritten.png"}
 
 
-@pytest.mark.parametrize("picture", _PICTURES)
+_LARGE = ("realesrgan-x4plus.param", "ncnn/realesrgan-x4plus-anime.param")
+_SMALL = ("ncnn/realesr-general-x4v3.param", "realesr-animevideov3.pth")
+
+
 @pytest.mark.parametrize(
-    "weights",
+    ("weights", "picture"),
     [
-        "realesrgan-x4plus.param",
-        "ncnn/realesrgan-x4plus-anime.param",
-        "ncnn/realesr-general-x4v3.param",
-        "realesr-animevideov3.pth",
+        *[pytest.param(name, picture, marks=pytest.mark.slow) for name in _LARGE for picture in ("comic", "writing")],
+        *[(name, "aerial") for name in _LARGE],
+        *[(name, picture) for name in _SMALL for picture in _PICTURES],
     ],
 )
 def test_tiles_do_not_show(weights: str, picture: str, weights_file: Finder, data: Finder) -> None:
