@@ -1,6 +1,5 @@
 """`realesr image`: one or more picture files, enlarged."""
 
-import os
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -8,9 +7,9 @@ import typer
 
 from realesr_cli.cli import flags
 from realesr_cli.cli.faces import face_options_of
-from realesr_cli.cli.pictures import count_failure, fit_box, known_scale, upscalers
-from realesr_cli.cli.run import Run, running
-from realesr_cli.errors import RealesrError, UnreadableInput, UsageError
+from realesr_cli.cli.pictures import count_failure, fit_box, known_scale, present_inputs, upscalers
+from realesr_cli.cli.run import running
+from realesr_cli.errors import RealesrError, UsageError
 from realesr_cli.naming import STANDARD, ImageJob, plan_jobs, without_finished
 from realesr_cli.options import (
     MAX_PIXELS,
@@ -99,7 +98,9 @@ def image(
         )
         if json and output == STANDARD:
             raise UsageError("--json and -o - both write to stdout", hint="give -o a file")
-        sources = _present(inputs, run, fail_fast)
+        sources = present_inputs(
+            inputs, run, folder_hint="`realesr directory {} -o ...` takes folders", fail_fast=fail_fast, piped=True
+        )
 
         from realesr_cli.image_jobs import HOPELESS, PictureOptions, describe_jobs, run_jobs
 
@@ -144,24 +145,3 @@ def image(
                 describe_jobs(jobs, ready[0], options, reporter=run.reporter, fail=fail)
             else:
                 run_jobs(jobs, ready, options, reporter=run.reporter, fail=fail, done=done, faces=faces)
-
-
-def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:
-    """The inputs that are files, each once; the others are reported, before anything slow begins."""
-    present = []
-    for path in dict.fromkeys(inputs):
-        # Path.is_file raises where a name is too long for the disk
-        if path == STANDARD or os.path.isfile(path):  # noqa: PTH113
-            present.append(path)
-            continue
-        is_folder = os.path.isdir(path)  # noqa: PTH112
-        what, hint = (
-            ("is a folder", f"`realesr directory {path} -o ...` takes folders")
-            if is_folder
-            else ("does not exist", None)
-        )
-        error = UnreadableInput(f"{path} {what}", hint=hint, path=path)
-        count_failure(run, error, source=path, alone=len(inputs) == 1, stop=fail_fast)
-    if not present:
-        raise typer.Exit(run.exit_status)
-    return present

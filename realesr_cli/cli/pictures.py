@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,8 @@ import typer
 from realesr_cli import auto, catalog, weights
 from realesr_cli.cli.faces import not_cached_for_faces
 from realesr_cli.cli.run import Run, report_failure
-from realesr_cli.errors import ModelNotFound, RealesrError, UsageError
+from realesr_cli.errors import ModelNotFound, RealesrError, UnreadableInput, UsageError
+from realesr_cli.naming import STANDARD
 from realesr_cli.options import DeviceOptions, FaceOptions, TileOptions
 from realesr_cli.reporting import Reporter
 
@@ -100,6 +102,28 @@ def count_failure(
     run.exit_status = error.exit_status if alone else 1
     if stop:
         raise typer.Exit(run.exit_status)
+
+
+def present_inputs(
+    inputs: Sequence[Path], run: Run, *, folder_hint: str, fail_fast: bool, piped: bool = False
+) -> list[Path]:
+    """The inputs that are files, or `-` if they may be `piped`, each once; the others are reported at once.
+
+    Raises: typer.Exit where none is left.
+    """
+    present = []
+    for path in dict.fromkeys(inputs):
+        # Path.is_file raises where a name is too long for the disk
+        if (piped and path == STANDARD) or os.path.isfile(path):  # noqa: PTH113
+            present.append(path)
+            continue
+        is_folder = os.path.isdir(path)  # noqa: PTH112
+        what, hint = ("is a folder", folder_hint.format(path)) if is_folder else ("does not exist", None)
+        error = UnreadableInput(f"{path} {what}", hint=hint, path=path)
+        count_failure(run, error, source=path, alone=len(inputs) == 1, stop=fail_fast)
+    if not present:
+        raise typer.Exit(run.exit_status)
+    return present
 
 
 def known_scale(model: str) -> int | None:

@@ -1,6 +1,5 @@
 """`realesr video`: films, enlarged."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, cast
@@ -9,9 +8,9 @@ import typer
 
 from realesr_cli.cli import flags
 from realesr_cli.cli.faces import face_options_of
-from realesr_cli.cli.pictures import WithoutParts, count_failure, fit_box, known_scale, upscalers
-from realesr_cli.cli.run import Run, running
-from realesr_cli.errors import RealesrError, UnreadableInput, UsageError
+from realesr_cli.cli.pictures import WithoutParts, count_failure, fit_box, known_scale, present_inputs, upscalers
+from realesr_cli.cli.run import running
+from realesr_cli.errors import RealesrError, UsageError
 from realesr_cli.options import (
     DeviceOptions,
     OnUnsupported,
@@ -151,7 +150,7 @@ def video(
         )
         frame_s = None if frame is None else parse_time(frame[0])
         _check_kinds(inputs, output, frame, pipe=pipe, json=json)
-        sources = _present(inputs, run, fail_fast)
+        sources = present_inputs(inputs, run, folder_hint="name the films in it", fail_fast=fail_fast)
         if frame is None:
             run.reporter = WithoutParts(run.reporter)
 
@@ -236,19 +235,3 @@ def _check_kinds(
         raise UsageError(f"{name} says where the result goes; -o contradicts it", hint="leave out -o")
     if pipe and json:
         raise UsageError("--json and --pipe both write to stdout", hint="leave out --json")
-
-
-def _present(inputs: list[Path], run: Run, fail_fast: bool) -> list[Path]:
-    """The inputs that are files, each once; the others are reported, before anything slow begins."""
-    present = []
-    for path in dict.fromkeys(inputs):
-        if os.path.isfile(path):  # noqa: PTH113
-            present.append(path)
-            continue
-        is_folder = os.path.isdir(path)  # noqa: PTH112
-        what, hint = ("is a folder", "name the films in it") if is_folder else ("does not exist", None)
-        error = UnreadableInput(f"{path} {what}", hint=hint, path=path)
-        count_failure(run, error, source=path, alone=len(inputs) == 1, stop=fail_fast)
-    if not present:
-        raise typer.Exit(run.exit_status)
-    return present
