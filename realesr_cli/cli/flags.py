@@ -10,7 +10,7 @@ Model = Annotated[
     typer.Option(
         "-m",
         "--model",
-        help="Name from `realesr models list`, a weights file, or auto: general-x4v3 on a CPU, x4plus on a GPU.",
+        help="Name from `realesr models list`, a weights file, or auto: the best at hand.",
         metavar="NAME|FILE",
     ),
 ]

@@ -33,15 +33,7 @@ def video(
         Path | None,
         typer.Option("-o", "--output", help="File (.mp4 .mkv .mov .webm .ts) or folder; default: beside the input."),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "-m",
-            "--model",
-            help="Name from `realesr models list`, a weights file, or auto: general-x4v3.",
-            metavar="NAME|FILE",
-        ),
-    ] = "auto",
+    model: flags.Model = "auto",
     scale: flags.Scale = None,
     width: flags.Width = None,
     height: flags.Height = None,

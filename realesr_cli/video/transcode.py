@@ -20,22 +20,7 @@ _ASS_HEADER = (
 )
 
 
-class Converter:
-    """Packets of one stream in, packets of `stream` out."""
-
-    stream: Any
-
-    def convert(self, packet: Any, begin_s: Fraction, end_s: Fraction, shift_s: Fraction) -> Iterator[Any]:
-        """New packets for one of the source, an empty one at the end; only what lies between `begin_s` and `end_s`."""
-        raise NotImplementedError
-
-
-def converter_for(output: Any, source: Any, encoder: str) -> Converter:
-    """What turns the stream into one of `encoder`'s format, which it adds to `output`."""
-    return _Audio(output, source, encoder) if source.type == "audio" else _Subtitles(output, source, encoder)
-
-
-class _Audio(Converter):
+class _Audio:
     def __init__(self, output: Any, source: Any, encoder: str) -> None:
         context = source.codec_context
         rate = _OPUS_RATE if encoder == "libopus" else context.sample_rate
@@ -82,7 +67,7 @@ class _Audio(Converter):
             yield packet
 
 
-class _Subtitles(Converter):
+class _Subtitles:
     def __init__(self, output: Any, source: Any, encoder: str) -> None:
         self.stream = output.add_stream(encoder)
         self._context = source.codec_context
@@ -107,3 +92,13 @@ class _Subtitles(Converter):
         new.duration = packet.duration
         new.stream = self.stream
         yield new
+
+
+Converter = _Audio | _Subtitles
+"""Packets of one stream in, packets of its `stream` out: `convert` gives new ones for a packet of the source, which is
+empty at the end, and only of what lies between `begin_s` and `end_s`."""
+
+
+def converter_for(output: Any, source: Any, encoder: str) -> Converter:
+    """What turns the stream into one of `encoder`'s format, which it adds to `output`."""
+    return _Audio(output, source, encoder) if source.type == "audio" else _Subtitles(output, source, encoder)
