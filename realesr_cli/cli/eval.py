@@ -48,8 +48,8 @@ def evaluate(
         typer.Option(
             "--metrics",
             metavar="A,B,...",
-            help="Of psnr, ssim, niqe, lpips (lpips-squeeze), lpips-alex, lpips-vgg; default: psnr,ssim,niqe, and niqe "
-            "where there are no clean pictures.",
+            help="Of psnr, ssim, niqe, lpips (lpips-squeeze), lpips-alex, lpips-vgg, shift (of the mean colour, in "
+            "levels of 255); default: psnr,ssim,niqe, and niqe where there are no clean pictures.",
         ),
     ] = None,
     lpips_weights: Annotated[
@@ -69,6 +69,7 @@ def evaluate(
     precision: flags.Precision = "auto",
     threads: flags.Threads = None,
     tile: flags.Tile = None,
+    keep_colours: flags.KeepColours = False,
     overwrite: flags.Overwrite = False,
     offline: flags.Offline = False,
     json: flags.Json = False,
@@ -83,7 +84,7 @@ def evaluate(
     ) as run:
         named = _labelled(models or [])
         device_options = DeviceOptions(device=device, precision=cast(Precision, precision), threads=threads)
-        tile_options = TileOptions(size=tile)
+        tile_options = TileOptions(size=tile, keep_colours=keep_colours)
 
         from realesr_train import evaluation
 
@@ -186,6 +187,7 @@ def _network(
         "sha256": loaded.sha256,
         "device": str(upscaler.choice.device),
         "precision": upscaler.choice.precision,
+        "keep_colours": tile.keep_colours,
     }
     run.reporter.emit("model", **facts, reason=upscaler.choice.reason)
     return Contender(label=label, scale=loaded.scale, facts=facts, enlarge=lambda pixels, scale: upscaler(pixels))

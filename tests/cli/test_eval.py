@@ -164,6 +164,21 @@ def test_pictures_without_reference_have_a_naturalness_and_small_ones_have_none(
     assert {gap["pictures"] for gap in done.events("difference")} == {2}
 
 
+def test_a_drift_of_colour_is_a_number_and_keep_colours_takes_it_away(
+    realesr: Command, reduced: Path, model_file: Path
+) -> None:
+    how = ["eval", "-m", "nearest", "-m", model_file, "--data", reduced, "--metrics", "shift", "--json"]
+    as_it_is, kept = realesr(*how), realesr(*how, "--keep-colours")
+    assert as_it_is.status == kept.status == 0
+    drift = _means(as_it_is)["small"]["shift_levels"]
+    results = [(Upscaler(model_file)(low), low) for low in (read_image(path).pixels for path in reduced.iterdir())]
+    expected = [abs(result.mean((0, 1)) - low.mean((0, 1))).mean() for result, low in results]
+    assert drift == pytest.approx(np.mean(expected)) and drift > 1
+    assert _means(kept)["small"]["shift_levels"] < 0.3 * drift
+    assert _means(kept)["nearest"]["shift_levels"] == 0
+    assert [event["keep_colours"] for done in (as_it_is, kept) for event in done.events("model")] == [False, True]
+
+
 def test_the_border_and_the_scale_can_be_chosen(realesr: Command, clean: Path, tmp_path: Path) -> None:
     how = ["eval", "-m", "bicubic", "--data", clean, "--degradation", "bicubic", "--metrics", "psnr", "--json"]
     whole, usual, half = (realesr(*how, *more) for more in (["--border", "0"], [], ["-s", "2", "--border", "4"]))

@@ -199,7 +199,7 @@ def evaluate(
 
     def measure(sample: Sample, pair: tuple[Pixels, Pixels | None], results: Iterator[Pixels]) -> Row:
         low, clean = pair
-        measure_one = measurer(metrics, clean)
+        measure_one = measurer(metrics, low, clean)
         values: dict[str, Values] = {}
         kept: dict[str, Pixels] = {}
         for model, result in zip(models, results, strict=True):

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from realesr_cli import weights
@@ -34,6 +35,7 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "lpips_alex": ("LPIPS-alex", 4),
     "lpips_vgg": ("LPIPS-vgg", 4),
     "lpips_squeeze": ("LPIPS-squeeze", 4),
+    "shift_levels": ("Shift", 2),
 }
 """Key of a number -> its title and decimals."""
 
@@ -45,8 +47,11 @@ METRICS: dict[str, tuple[str, ...]] = {
     "lpips-alex": ("lpips_alex",),
     "lpips-vgg": ("lpips_vgg",),
     "lpips-squeeze": ("lpips_squeeze",),
+    "shift": ("shift_levels",),
 }
 """Name of a metric -> its keys. Plain lpips is that of SqueezeNet, a download of 5 MB (alex: 244, vgg: 553)."""
+
+_WITHOUT_REFERENCE = ("niqe", "shift")
 
 _PSNR_CAP_DB = 100.0
 _SSIM_PX = 11
@@ -80,10 +85,10 @@ def check_names(names: Sequence[str], *, has_reference: bool) -> None:
     for name in names:
         if name not in METRICS:
             raise UsageError(f"--metrics: {name!r} is not known", hint=f"give some of {', '.join(METRICS)}")
-        if name != "niqe" and not has_reference:
+        if name not in _WITHOUT_REFERENCE and not has_reference:
             raise UsageError(
                 f"--metrics: {name} compares with clean pictures, and there are none",
-                hint="--hr DIR names them; --degradation bicubic takes those of --data as clean ones; niqe needs none",
+                hint="--hr DIR names them; --degradation bicubic takes those of --data as clean ones; niqe and shift need none",
             )
     if not names:
         raise UsageError("--metrics names nothing", hint=f"give some of {', '.join(METRICS)}")
@@ -142,8 +147,8 @@ def _backbone_of(tensors: Mapping[str, torch.Tensor]) -> lpips.Backbone | None:
     return "vgg" if "features.17.weight" in tensors else None  # VGG19 has its ninth convolution at 19
 
 
-def measurer(metrics: Metrics, clean: Pixels | None) -> Callable[[Pixels], Values]:
-    """Measures results beside one clean picture, whose LPIPS features are made once."""
+def measurer(metrics: Metrics, low: Pixels, clean: Pixels | None) -> Callable[[Pixels], Values]:
+    """Measures results of the picture `low` beside one clean picture, whose LPIPS features are made once."""
     border = metrics.border_px
     wanted = {}
     if clean is not None:
@@ -162,6 +167,8 @@ def measurer(metrics: Metrics, clean: Pixels | None) -> Callable[[Pixels], Value
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # NaN says it, and is reported once a picture
                 values["niqe"] = niqe(result)
+        if "shift" in metrics.names:
+            values["shift_levels"] = colour_shift(result, low)
         with torch.no_grad():
             for name, reference in wanted.items():
                 network = metrics.networks[name]
@@ -169,6 +176,14 @@ def measurer(metrics: Metrics, clean: Pixels | None) -> Callable[[Pixels], Value
         return values
 
     return measure
+
+
+def colour_shift(result: Pixels, low: Pixels) -> float:
+    """How far the mean of a channel has moved from that of the input, in levels of 255: the mean of the channels.
+
+    Both (h, w, 3) uint8, of any sizes.
+    """
+    return float(np.abs(result.mean((0, 1)) - low.mean((0, 1))).mean())
 
 
 def _placed(pixels: Pixels, network: lpips.Lpips) -> torch.Tensor:
