@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from realesr_cli.models.architectures import load_model
+from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.models.reading import safetensors_bytes
 from realesr_cli.models.rrdb import RRDBNet
 from realesr_train.recipes import find_recipe, list_recipes, load_stages
@@ -16,7 +17,7 @@ from realesr_train.train_config import TrainConfig
 from recording import Events
 from training import FAMILY, columns, train, write_photos
 
-_STARTS_RANDOM = ("compact_x4", "compact_anime_x4", "debug_cpu")
+_STARTS_RANDOM = ("compact_x4", "compact_anime_x4", "debug_cpu", "realesr_lite_x4")
 _VGG19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """Width and number of convolutions between two poolings. Source: Simonyan and Zisserman 2014, table 1, E."""
 
@@ -46,6 +47,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         (folder / "x4.safetensors").write_bytes(safetensors_bytes(RRDBNet().state_dict(), {}))
+        for name in ("teacher", "second"):
+            teacher = SRVGGNetCompact(width=8, depth=2, scale=4)
+            (folder / f"{name}.safetensors").write_bytes(safetensors_bytes(teacher.state_dict(), {}))
     return folder
 
 
@@ -64,7 +68,8 @@ def stages_of(name: str, place: Path, run: Path) -> tuple[TrainConfig, ...]:
     small = [
         f'data.folders=["{place / "photos"}"]', f'run.folder="{run}"', "run.steps=2", "run.log_every=1",
         "schedule.warmup=0", f"data.batch={published[0].data.accumulate}", "data.crop_px=128", "data.patch_px=32",
-        "data.workers=1", "run.threads=1", "validation.crop_px=64", "validation.held_out=1", "pool.size=12",
+        "data.workers=1", "run.threads=1", "loss.adversarial.generator_after=0", "validation.crop_px=64",
+        "validation.held_out=1", "pool.size=12", "pool.reuse=1",
     ]  # fmt: skip
     if name == "paired":
         small.append(f'data.lr_folders=["{place / "lr"}"]')
@@ -73,6 +78,8 @@ def stages_of(name: str, place: Path, run: Path) -> tuple[TrainConfig, ...]:
         small.append(f'{first}model.start_from="{place / "x4.safetensors"}"')
     if any(stage.loss.perceptual.used for stage in published):
         small.append(f'loss.perceptual.weights="{place / "vgg19.safetensors"}"')
+    if published[0].loss.distill.teacher:
+        small += [f'loss.distill.{role}="{place / role}.safetensors"' for role in ("teacher", "second")]
     stages = load_stages(recipe, small)
     for stage, real in zip(stages, published, strict=True):  # nothing else is another than published
         assert (stage.scale, stage.discriminator, stage.optim, stage.ema) == (
@@ -102,7 +109,10 @@ def test_a_recipe_trains_and_its_model_loads(name: str, place: Path, tmp_path: P
     assert all(value.isfinite().all() for value in model.network.state_dict().values())
     for number, stage in enumerate(stages, 1):
         log = columns(tmp_path / "run" / f"stage{number}" if len(stages) > 1 else tmp_path / "run")
-        expected = {"loss.pixel"} | (
-            {"loss.perceptual", "loss.adversarial", "loss.d_real"} if stage.is_adversarial else set()
-        )
+        loss = stage.loss
+        used = {
+            "pixel": loss.pixel.weight, "distill": loss.distill.weight, "perceptual": loss.perceptual.used,
+            "adversarial": stage.is_adversarial, "d_real": stage.is_adversarial,
+        }  # fmt: skip
+        expected = {f"loss.{name}" for name, on in used.items() if on}
         assert expected <= set(log) and all(len(log[key]) == 2 for key in expected)

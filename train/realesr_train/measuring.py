@@ -88,7 +88,8 @@ def check_names(names: Sequence[str], *, has_reference: bool) -> None:
         if name not in _WITHOUT_REFERENCE and not has_reference:
             raise UsageError(
                 f"--metrics: {name} compares with clean pictures, and there are none",
-                hint="--hr DIR names them; --degradation bicubic takes those of --data as clean ones; niqe and shift need none",
+                hint="--hr DIR names them; --degradation bicubic takes those of --data as clean ones; "
+                "niqe and shift need none",
             )
     if not names:
         raise UsageError("--metrics names nothing", hint=f"give some of {', '.join(METRICS)}")
