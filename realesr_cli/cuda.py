@@ -1,51 +1,15 @@
-"""What keeps a CUDA device busy: transfers beside the computation, and kernel launches that are recorded once."""
+"""What keeps a CUDA device busy: kernel launches that are recorded once."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 # Recording costs about as much as two runs, so it begins with the third batch of one shape.
 _RUNS_BEFORE_RECORDING = 2
 # The same kernels in the same order give the same numbers; another algorithm would differ by the format's rounding.
 _TOLERANCE = 1e-2
-
-
-class Transfers:
-    """Copies between page-locked host memory and the device, on streams of their own."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def upload(self, array: NDArray[Any]) -> Tensor:
-        """The array on the device; work that is issued from now on waits for it, the host does not."""
-        with torch.cuda.stream(self._up):
-            x = torch.from_numpy(array).pin_memory().to(self._device, non_blocking=True)
-        computing = torch.cuda.current_stream(self._device)
-        computing.wait_stream(self._up)
-        x.record_stream(computing)
-        return x
-
-    def download(self, x: Tensor) -> Callable[[], NDArray[Any]]:
-        """Starts to fetch x once it is computed; the call of the result waits for it."""
-        self._down.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._down):
-            host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-            host.copy_(x, non_blocking=True)
-            x.record_stream(self._down)
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record(self._down)
-
-        def wait() -> NDArray[Any]:
-            arrived.synchronize()
-            array: NDArray[Any] = host.numpy()
-            return array
-
-        return wait
 
 
 class Recorder:

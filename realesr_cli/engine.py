@@ -6,13 +6,15 @@ upscaler.py deals in pictures, inference.py in batches of tiles; here a picture 
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from realesr_cli.device import (
     DeviceChoice,
@@ -22,7 +24,7 @@ from realesr_cli.device import (
     release_freed_memory,
 )
 from realesr_cli.errors import OutOfMemory
-from realesr_cli.inference import Inference
+from realesr_cli.inference import Inference, Picture
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.colours import REACH_PX
 from realesr_cli.options import TileOptions
@@ -120,13 +122,38 @@ class Engine:
         runs in float32 whatever was chosen. `advance` is told the input pixels done.
         Raises: OutOfMemory, NonFiniteOutput.
         """
-        scale = self._model.scale
+        scale, levels = self._model.scale, int(np.iinfo(dtype).max)
         for row in self._rows(tiles):
             top, bottom = row[0].kept.top, row[-1].kept.bottom
             out = np.empty(((bottom - top) * scale, picture.shape[1] * scale, picture.shape[2]), dtype)
-            self._fill(out, picture, row, precise=precise, advance=advance)
+            origin = Box(top, 0, bottom, picture.shape[1])
+            pieces = [_Piece(tile, picture, _cut(out, tile.kept.within(origin).times(scale))) for tile in row]
+            self._fill(pieces, levels, precise=precise, advance=advance)
             yield out
-            del out  # the caller alone decides how long it lives
+            del out, pieces  # the caller alone decides how long it lives
+
+    def on_device(self, pictures: Sequence[Tensor], tiles: Sequence[Sequence[Tile]], *, precise: bool) -> list[Tensor]:
+        """The network's results for pictures (H, W, C) that are on the device, float32 in [0, 1], as they are.
+
+        `tiles` is what `plan` gave for each; those of one shape go together. Raises: OutOfMemory, NonFiniteOutput.
+        """
+        scale = self._model.scale
+        results = [
+            picture.new_empty((picture.shape[0] * scale, picture.shape[1] * scale, picture.shape[2]))
+            for picture in pictures
+        ]
+        pieces = [
+            _Piece(tile, picture, _cut(result, tile.kept.times(scale)))
+            for picture, result, own in zip(pictures, results, tiles, strict=True)
+            for tile in own
+        ]
+        self._fill(pieces, None, precise=precise, advance=lambda amount: None)
+        return results
+
+    @property
+    def largest_batch(self) -> int:
+        """How many tiles run together."""
+        return self._largest_batch
 
     def batch(self, pictures: Pixels, dtype: np.dtype[Any], *, precise: bool) -> list[Pixels] | None:
         """The network's results for small pictures (N, H, W, C), each of them one tile: N arrays of `dtype`.
@@ -165,26 +192,25 @@ class Engine:
         if group:
             yield group
 
-    def _fill(self, out: Pixels, picture: Pixels, tiles: list[Tile], *, precise: bool, advance: Advance) -> None:
-        """Fills `out` with the results of `tiles`, the first of which stands at its top left corner."""
-        height, width, channels = picture.shape
-        levels = int(np.iinfo(out.dtype).max)
-        origin = Box(tiles[0].kept.top, 0, tiles[-1].kept.bottom, width)
-        pending = deque(tiles)
-        running: deque[_Running] = deque()
-        tile_bytes = self.window_bytes(pending[0].source.area, channels=channels, precise=precise)
-        affordable = max(1, int(free_memory_bytes(self._choice.device) * _MEMORY_SHARE / tile_bytes))
+    def _fill(
+        self, pieces: Iterable["_Piece[Picture]"], levels: int | None, *, precise: bool, advance: Advance
+    ) -> None:
+        """Fills the targets of all pieces, in their order."""
+        pending = deque(pieces)
+        running: deque[_Running[Picture]] = deque()
+        channels, budget = pending[0].picture.shape[2], free_memory_bytes(self._choice.device) * _MEMORY_SHARE
         while pending or running:
             full = False
             try:
                 if pending and len(running) <= self._ahead:
-                    batch = self._next_batch(pending, height, width, min(affordable, self._largest_batch))
+                    tile_bytes = self.window_bytes(pending[0].tile.source.area, channels=channels, precise=precise)
+                    batch = self._next_batch(pending, min(max(1, int(budget / tile_bytes)), self._largest_batch))
                     running.append(_Running(batch, advance))
-                    running[-1].start(self._inference, picture, levels, precise=precise)
+                    running[-1].start(self._inference, levels, precise=precise)
                 else:
                     parts = running[0].result()
-                    for tile, part in zip(running[0].tiles, parts, strict=True):
-                        _cut(out, tile.kept.within(origin).times(self._model.scale))[...] = part
+                    for piece, part in zip(running[0].pieces, parts, strict=True):
+                        piece.target[...] = part
                     running.popleft().finished()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -195,30 +221,34 @@ class Engine:
                 running.clear()
                 for run in failed:
                     run.dropped()
-                pending.extendleft(reversed([tile for run in failed for tile in run.tiles]))
+                pending.extendleft(reversed([piece for run in failed for piece in run.pieces]))
                 if len(failed) > 1:
                     self._ahead = 0  # one batch took the other's memory: from now on each runs alone
                 else:
-                    self._make_smaller(failed[0].tiles)
+                    self._make_smaller([piece.tile for piece in failed[0].pieces])
 
     # --- one batch ----------------------------------------------------------------------------------------------------
 
-    def _next_batch(self, pending: deque[Tile], height: int, width: int, largest: int) -> list[Tile]:
+    def _next_batch(self, pending: deque["_Piece[Picture]"], largest: int) -> list["_Piece[Picture]"]:
         """Takes at most `largest` tiles of one shape off `pending`; those known not to fit are halved first."""
         limit = self._largest_window_px
-        while limit is not None and pending[0].source.area > limit and self._can_split(pending[0]):
-            tile = pending.popleft()
-            pending.extendleft(
-                reversed(split_tile(tile, height, width, pad=self.pad_px, align=self._model.multiple_of))
-            )
+        while limit is not None and pending[0].tile.source.area > limit and self._can_split(pending[0].tile):
+            pending.extendleft(reversed(self._halves(pending.popleft())))
         batch = [pending.popleft()]
-        shape = (batch[0].source.height, batch[0].source.width)
-        while pending and len(batch) < largest:
-            following = pending[0].source
-            if (following.height, following.width) != shape:
-                break
+        while pending and len(batch) < largest and pending[0].shape == batch[0].shape:
             batch.append(pending.popleft())
         return batch
+
+    def _halves(self, piece: "_Piece[Picture]") -> list["_Piece[Picture]"]:
+        tile, (height, width) = piece.tile, piece.picture.shape[:2]
+        return [
+            _Piece(
+                half,
+                piece.picture,
+                _cut(piece.target, half.kept.within(tile.kept).times(self._model.scale)),
+            )
+            for half in split_tile(tile, height, width, pad=self.pad_px, align=self._model.multiple_of)
+        ]
 
     def _make_smaller(self, tiles: list[Tile]) -> None:
         if self._choice.device.type == "cuda":
@@ -252,19 +282,32 @@ class Engine:
         return self._model.pad_px + reach
 
 
-class _Running:
+@dataclass(frozen=True, slots=True)
+class _Piece(Generic[Picture]):
+    """A tile of a picture (H, W, C), and the place that the result of its kept part shall fill."""
+
+    tile: Tile
+    picture: Picture
+    target: Picture
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.tile.source.height, self.tile.source.width
+
+
+class _Running(Generic[Picture]):
     """A batch of tiles on its way through the network, and the progress that was reported for it."""
 
-    def __init__(self, tiles: list[Tile], advance: Advance) -> None:
-        self.tiles = tiles
-        self.result: Callable[[], list[Pixels]] = list
+    def __init__(self, pieces: list[_Piece[Picture]], advance: Advance) -> None:
+        self.pieces: list[_Piece[Picture]] = pieces
+        self.result: Callable[[], list[Picture]] = list
         self._advance = advance
-        self._area = sum(tile.kept.area for tile in tiles)
+        self._area = sum(piece.tile.kept.area for piece in pieces)
         self._reported = 0.0
 
-    def start(self, inference: Inference, picture: Pixels, levels: int, *, precise: bool) -> None:
-        stack = np.stack([_cut(picture, tile.source) for tile in self.tiles])
-        kept = [tile.kept.within(tile.source) for tile in self.tiles]
+    def start(self, inference: Inference, levels: int | None, *, precise: bool) -> None:
+        stack = _stacked([_cut(piece.picture, piece.tile.source) for piece in self.pieces])
+        kept = [piece.tile.kept.within(piece.tile.source) for piece in self.pieces]
         self.result = inference.start(stack, kept, levels, precise=precise, on_step=self._step)
 
     def finished(self) -> None:
@@ -278,5 +321,10 @@ class _Running:
         self._advance(share * self._area)
 
 
-def _cut(picture: Pixels, box: Box) -> Pixels:
+def _cut(picture: Picture, box: Box) -> Picture:
     return picture[box.top : box.bottom, box.left : box.right]
+
+
+def _stacked(parts: list[Picture]) -> Picture:
+    first = parts[0]
+    return torch.stack(parts) if isinstance(first, Tensor) else np.stack(parts)

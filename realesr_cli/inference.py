@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from realesr_cli.cuda import Recorder, Transfers
+from realesr_cli.cuda import Recorder
 from realesr_cli.device import DeviceChoice
 from realesr_cli.errors import NonFiniteOutput
 from realesr_cli.models import colours
@@ -19,9 +19,11 @@ from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.mixed import fast_copy
 from realesr_cli.reporting import Reporter
 from realesr_cli.tiling import Box
+from realesr_cli.transfers import transfers
 
 Pixels = NDArray[Any]
-
+Picture = TypeVar("Picture", Pixels, Tensor)
+"""In the host's memory, integers over the range of their dtype; or on the device, float32 in [0, 1]."""
 Values = Callable[[int, Box], Tensor]
 """(tile, part of its planes) -> float32 (h, w, C*r*r) in [0, 1], r = 1 or the factor of a pixel shuffle to come."""
 
@@ -49,7 +51,7 @@ class Inference:
         self._keep_colours = keep_colours
         self._networks: dict[torch.dtype, nn.Module] = {}
         self._overflow_told = False
-        self._transfers = Transfers(choice.device) if choice.device.type == "cuda" else None
+        self._transfers = transfers(choice.device)
         self._recorder = Recorder()
         self._on_step: Callable[[], None] = lambda: None
         # networks that end in a pixel shuffle stop before it: rounding to bytes is cheaper there, and so are bytes
@@ -63,26 +65,28 @@ class Inference:
         self._recorder.forget()
 
     def start(
-        self, batch: Pixels, kept: Sequence[Box], levels: int, *, precise: bool, on_step: Callable[[float], None]
-    ) -> Callable[[], list[Pixels]]:
-        """(N, H, W, C) integers over the range of their dtype -> a function that gives for each the part `kept`.
+        self,
+        batch: Picture,
+        kept: Sequence[Box],
+        levels: int | None,
+        *,
+        precise: bool,
+        on_step: Callable[[float], None],
+    ) -> Callable[[], list[Picture]]:
+        """(N, H, W, C) -> a function that gives for each the part `kept` of its result, (h, w, C), where `batch` is.
 
-        `kept` counts input pixels from the corner of each tile. Results are host arrays (h, w, C) of integers in
-        0..levels (255 or 65535); C = 1 or 3. `precise` computes in float32 whatever was chosen. `on_step` is told the
-        share of the work that each step was. On a GPU the work goes on while the host does something else, until the
-        function is called, which raises NonFiniteOutput.
+        C = 1 or 3. `kept` counts input pixels from the corner of each tile. Results in the host's memory are integers
+        in 0..levels (255 or 65535), those on the device float32 in [0, 1], and `levels` is None. `precise` computes in
+        float32 whatever was chosen. `on_step` is told the share of the work that each step was. On a GPU the work goes
+        on while the host does something else, until the function is called, which raises NonFiniteOutput.
         """
-        # torch has uint16, but few of its operations on every device
-        integers = batch.astype(np.int32) if batch.dtype == np.uint16 else batch
-        upload = self._transfers.upload if self._transfers else self._upload
         with torch.inference_mode():
             # NHWC in memory is what channels_last means: nothing is copied but the values
-            x = upload(integers).permute(0, 3, 1, 2).float()
-            x /= np.iinfo(batch.dtype).max
+            x = (batch if isinstance(batch, Tensor) else self._unit(batch)).permute(0, 3, 1, 2)
         low = torch.float32 if precise else self._choice.dtype
         finish = self._launch(x, kept, levels, low, on_step)
 
-        def result() -> list[Pixels]:
+        def result() -> list[Any]:
             parts = finish()
             if parts is None and low != torch.float32:
                 self._tell_overflow()
@@ -96,6 +100,19 @@ class Inference:
 
         return result
 
+    def _unit(self, batch: Pixels) -> Tensor:
+        """The pictures on the device, float32 in [0, 1]."""
+        # torch has uint16, but few of its operations on every device
+        integers = batch.astype(np.int32) if batch.dtype == np.uint16 else batch
+        return self._transfers.upload(integers).float().div_(np.iinfo(batch.dtype).max)
+
+    def _fetched(self, part: Tensor, levels: int | None) -> Callable[[], Pixels | Tensor]:
+        """What `start` gives for a part that is computed on the device."""
+        if levels is None:
+            return lambda: part
+        download, dtype = self._transfers.download(part), np.uint8 if levels == 255 else np.uint16
+        return lambda: download().astype(dtype, copy=False)
+
     def _tell_overflow(self) -> None:
         if self._overflow_told:
             return
@@ -108,42 +125,38 @@ class Inference:
         )
 
     def _launch(
-        self, x: Tensor, kept: Sequence[Box], levels: int, dtype: torch.dtype, on_step: Callable[[float], None]
-    ) -> Callable[[], list[Pixels] | None]:
+        self, x: Tensor, kept: Sequence[Box], levels: int | None, dtype: torch.dtype, on_step: Callable[[float], None]
+    ) -> Callable[[], list[Pixels | Tensor] | None]:
         """Starts the work; the function waits for it and gives the parts, or None if some values are not numbers."""
         share = 1 / (max(1, len(_blocks(self._network(dtype)))) * (8 if self._self_ensemble else 1))
         self._on_step = lambda: on_step(share)
-        download = self._transfers.download if self._transfers else _download
         with torch.inference_mode(), _exact_float32(self._choice.device, dtype):
             computed, values = self._values(x, dtype)
             # NaN and infinity survive a sum, which must not overflow by itself
-            total = download(computed.sum(dtype=torch.float32))
+            total = self._transfers.download(computed.sum(dtype=torch.float32))
             parts = [
-                download(self._integers(partial(values, i), box, x.shape[1], levels)) for i, box in enumerate(kept)
+                self._fetched(self._rounded(partial(values, i), box, x.shape[1], levels), levels)
+                for i, box in enumerate(kept)
             ]
 
-        def finish() -> list[Pixels] | None:
+        def finish() -> list[Pixels | Tensor] | None:
             if not math.isfinite(float(total())):
                 return None
-            return [part().astype(np.uint8 if levels == 255 else np.uint16, copy=False) for part in parts]
+            return [part() for part in parts]
 
         return finish
 
-    def _upload(self, array: Pixels) -> Tensor:
-        """What `Transfers.upload` does, where there are no streams; the CPU shares the array's memory."""
-        return torch.from_numpy(array).to(self._choice.device)
-
-    def _integers(self, values: Callable[[Box], Tensor], box: Box, channels: int, levels: int) -> Tensor:
-        """Values in [0, 1] -> the part `box`, in input pixels, as (h, w, channels) integers."""
+    def _rounded(self, values: Callable[[Box], Tensor], box: Box, channels: int, levels: int | None) -> Tensor:
+        """The part `box`, in input pixels, as (h, w, channels): integers in 0..levels, or float32 in [0, 1]."""
         r, device = self._shuffle, self._choice.device
         box = box.times(self._model.scale // r)
-        dtype = torch.uint8 if levels == 255 else torch.int32
+        dtype = torch.float32 if levels is None else torch.uint8 if levels == 255 else torch.int32
         out = torch.empty((box.height * r, box.width * r, channels), dtype=dtype, device=device)
         # on a CPU in strips that stay in its caches; a GPU has no such thing to gain
         rows = max(1, _ROUNDED_VALUES // (box.width * channels * r**2)) if device.type == "cpu" else box.height
         for top in range(box.top, box.bottom, rows):
             strip = values(Box(top, box.left, min(top + rows, box.bottom), box.right))
-            strip = strip.mul_(levels).round_().clamp_(0, levels).to(dtype)
+            strip = strip.clamp_(0, 1) if levels is None else strip.mul_(levels).round_().clamp_(0, levels).to(dtype)
             place = out[(top - box.top) * r : (top - box.top + len(strip)) * r]
             if r == 1:
                 place[...] = strip
@@ -214,12 +227,6 @@ def _exact_float32(device: torch.device, dtype: torch.dtype) -> AbstractContextM
     if device.type != "cuda" or dtype != torch.float32:
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-
-
-def _download(x: Tensor) -> Callable[[], Pixels]:
-    """What `Transfers.download` does, where there are no streams."""
-    array: Pixels = x.cpu().numpy()
-    return lambda: array
 
 
 def _part(maps: Tensor, i: int, box: Box) -> Tensor:

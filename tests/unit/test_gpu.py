@@ -7,8 +7,9 @@ import torch
 
 from networks import compact, rrdb
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
-from realesr_cli.cuda import Recorder, Transfers
+from realesr_cli.cuda import Recorder
 from realesr_cli.models.architectures import LoadedModel
+from realesr_cli.transfers import transfers
 
 pytestmark = pytest.mark.gpu
 _CUDA = DeviceOptions(device="cuda")
@@ -76,10 +77,10 @@ def test_what_cannot_be_recorded_is_run_as_it_is() -> None:
 
 
 def test_transfers_bring_everything_both_ways(rng: np.random.Generator) -> None:
-    transfers = Transfers(torch.device("cuda"))
+    way = transfers(torch.device("cuda"))
     waiting = []
     for _ in range(20):
         array = rng.integers(0, 256, (3, 500, 700), np.uint8)
-        waiting.append((array, transfers.download(255 - transfers.upload(array))))
+        waiting.append((array, way.download(255 - way.upload(array))))
     for array, wait in waiting:
         assert np.array_equal(wait(), 255 - array)
