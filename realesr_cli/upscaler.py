@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from realesr_cli import alpha as transparency
 from realesr_cli.device import DeviceChoice, choose_device, free_memory_bytes
@@ -218,6 +220,31 @@ class Upscaler:
         passes = len(self._work(pixels, size))
         return join(self._enlarge(pixels, size, passes, lambda amount: None, plans=self._frame_plans), size[0])
 
+    def tensors(self, pictures: Sequence[Tensor], *, deep: bool) -> list[Tensor]:
+        """What `frame` does at the network's own scale, for frames (3, H, W) or parts that are on the device.
+
+        Values are float32 in [0, 1]. Those of one shape run in batches; `deep` says that they had more than 8 bits.
+        Raises: OutOfMemory, NonFiniteOutput.
+        """
+        precise, scale = self._precise(np.dtype(np.uint16 if deep else np.uint8)), self.model.scale
+        sizes = [(picture.shape[1], picture.shape[2]) for picture in pictures]
+        padded_sizes = [self._padded_size(*size) for size in sizes]
+        padded = [
+            _pad_tensor(picture, *size).permute(1, 2, 0) for picture, size in zip(pictures, padded_sizes, strict=True)
+        ]
+        tiles = [self._tiles(size, 3, precise, self._frame_plans) for size in padded_sizes]
+        results = self._engine.on_device(padded, tiles, precise=precise)
+        return [
+            result[: height * scale, : width * scale].permute(2, 0, 1)
+            for result, (height, width) in zip(results, sizes, strict=True)
+        ]
+
+    def frames_at_once(self, height: int, width: int, *, deep: bool) -> int:
+        """How many frames of this size `tensors` runs as one batch, where memory allows it."""
+        precise = self._precise(np.dtype(np.uint16 if deep else np.uint8))
+        tiles = self._tiles(self._padded_size(height, width), 3, precise, self._frame_plans)
+        return max(1, self._engine.largest_batch // len(tiles))
+
     @property
     def pad_px(self) -> int:
         """Distance from which the network's result depends on its source, as far as can be seen."""
@@ -368,17 +395,23 @@ class Upscaler:
     ) -> Iterator[Pixels]:
         """One run of the network over the picture: (H, W, C) -> bands of (scale*H, scale*W, C) of `dtype`."""
         height, width = (side * self.model.scale for side in pixels.shape[:2])
-        padded = _pad(pixels, *self._padded_size(*pixels.shape[:2]))
-        key = (*padded.shape[:2], pixels.shape[2], precise)
-        tiles = None if plans is None else plans.get(key)
-        if tiles is None:
-            tiles = self._engine.plan(*padded.shape[:2], channels=pixels.shape[2], precise=precise)
-            if plans is not None:
-                plans[key] = tiles
+        padded_size = self._padded_size(*pixels.shape[:2])
+        padded = _pad(pixels, *padded_size)
+        tiles = self._tiles(padded_size, pixels.shape[2], precise, plans)
         top = 0
         for band in self._engine.bands(padded, tiles, dtype, precise=precise, advance=advance):
             yield band[: height - top, :width]
             top += band.shape[0]
+
+    def _tiles(self, size: tuple[int, int], channels: int, precise: bool, plans: Plans | None) -> tuple[Tile, ...]:
+        """How a picture is cut; `plans` remembers it."""
+        key = (*size, channels, precise)
+        tiles = None if plans is None else plans.get(key)
+        if tiles is None:
+            tiles = self._engine.plan(*size, channels=channels, precise=precise)
+            if plans is not None:
+                plans[key] = tiles
+        return tiles
 
     def _padded_size(self, height: int, width: int) -> tuple[int, int]:
         align = self.model.multiple_of
@@ -480,3 +513,12 @@ def _pad(pixels: Pixels, height: int, width: int) -> Pixels:
     border = cv2.BORDER_REFLECT_101 if can_reflect else cv2.BORDER_REPLICATE
     padded: Pixels = cv2.copyMakeBorder(np.ascontiguousarray(pixels), 0, below, 0, beside, border)
     return padded.reshape(height, width, pixels.shape[2])
+
+
+def _pad_tensor(picture: Tensor, height: int, width: int) -> Tensor:
+    """`_pad` for (3, H, W)."""
+    below, beside = height - picture.shape[1], width - picture.shape[2]
+    if not below and not beside:
+        return picture
+    can_reflect = below < picture.shape[1] and beside < picture.shape[2]
+    return F.pad(picture[None], (0, beside, 0, below), mode="reflect" if can_reflect else "replicate")[0]

@@ -19,24 +19,19 @@ from typing import Any
 import av
 
 from realesr_cli.video.frames import planes_of
-from realesr_cli.video.reuse import FrameReuse, Planes
+from realesr_cli.video.reuse import FrameChanges, FrameResults, Planes
 
 
 def measure(frames: Iterable[Planes], margin_px: int) -> dict[str, Any]:
-    calls = 0
-
-    def upscale(planes: Planes) -> Planes:
-        nonlocal calls
-        calls += 1
-        return tuple(plane.copy() for plane in planes)
-
-    reuse = FrameReuse(upscale, margin_px=margin_px, scale=1)
-    saved = total = identical = 0
+    changes, results = FrameChanges(margin_px), FrameResults(scale=1)
+    saved = total = identical = calls = 0
     seconds = []
     for planes in frames:
         started = time.perf_counter()
-        _, spared = reuse(planes)
+        change = changes(planes)
+        results(change, [tuple(plane.copy() for plane in part) for part in change.parts()])
         seconds.append(time.perf_counter() - started)
+        spared, calls = change.spared_px, calls + len(change.windows)
         size = planes[0].shape[0] * planes[0].shape[1]
         saved, total, identical = saved + spared, total + size, identical + (spared == size)
     return {

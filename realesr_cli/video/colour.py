@@ -41,8 +41,9 @@ _PLACES: dict[ChromaLocation, tuple[float, float]] = {
     "bottomleft": (0, 1),
     "bottom": (0.5, 1),
 }
-# Values of a plane that a CPU computes at once, so that what lies between stays in its caches.
-_STRIP_VALUES = 2**17
+# Values of a plane that are computed at once: on a CPU (True) so few that what lies between stays in its caches,
+# elsewhere so few that they take little of a small device's memory.
+_STRIP_VALUES = {True: 2**17, False: 2**24}
 _GREY = ("grey", "rgb")
 
 
@@ -98,9 +99,9 @@ def to_rgb(
 ) -> Tensor:
     """The picture (3, H, W), or (N, 3, H, W) of planes with a batch axis, in [0, 1].
 
-    `planes` are uint8 or uint16 of `pixel_format`, (h, w) each or (N, h, w). Chroma is interpolated linearly from where
-    it stands. Everything is computed in float32 and then rounded to `dtype`. Colours that RGB does not have, among them
-    those brighter than white, are clamped: networks were trained on [0, 1].
+    `planes` are codes of `pixel_format`, uint8, uint16 or int32, (h, w) each or (N, h, w). Chroma is interpolated
+    linearly from where it stands. Everything is computed in float32 and then rounded to `dtype`. Colours that RGB does
+    not have, among them those brighter than white, are clamped: networks were trained on [0, 1].
     """
     batch = [plane if plane.ndim == 3 else plane[None] for plane in planes]
     count, height, width = batch[0].shape
@@ -249,5 +250,5 @@ def _unit(x: Tensor) -> Tensor:
 def _strips(picture: Tensor) -> list[tuple[int, int]]:
     """(top, bottom) of the rows (N, 3, H, W) to be computed at once; tops are even."""
     height, width = picture.shape[2:]
-    rows = max(2, _STRIP_VALUES // (picture.shape[0] * width) // 2 * 2) if picture.device.type == "cpu" else height
+    rows = max(2, _STRIP_VALUES[picture.device.type == "cpu"] // (picture.shape[0] * width) // 2 * 2)
     return [(top, min(height, top + rows)) for top in range(0, height, rows)]

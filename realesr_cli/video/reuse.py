@@ -4,11 +4,14 @@ The result at a pixel depends on the source no further away than the network's r
 included, is what it was in one of the last frames, the result is too: bit by bit, if the network's result for a window
 does not depend on the window's size and place, which holds for compact networks on a CPU (docs/performance.md).
 
-Trap: `upscale` must treat a part of a frame as it treats the whole. `Upscaler.__call__` does not quite: it runs a
-picture whose channels are equal as one channel, which gives other values than the same pixels within a coloured frame.
+What is to be computed is found in the sources alone (`FrameChanges`), before anything is; results are put together
+from what was computed (`FrameResults`). The two may be in different threads, as long as both see the frames in order.
+
+Trap: a part of a frame must be computed as the whole is. `Upscaler.__call__` does not quite: it runs a picture whose
+channels are equal as one channel, which gives other values than the same pixels within a coloured frame.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,63 +38,107 @@ _CALL_PX = 64 * 64
 _LEAST_SAVED = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """What of a frame is to be computed, and where the rest is known from. Boxes count source pixels."""
+
     source: Planes
-    result: Planes
+    """The frame, in memory of its own."""
+    windows: tuple[Box, ...]
+    """What is to be computed."""
+    boxes: tuple[Box, ...] = ()
+    """The part of each window that is taken of its result, unless it is the whole frame."""
+    older: tuple[Box, ...] = ()
+    """What is taken from the older of the two known results; everything else comes from the newer."""
+    same_as: int | None = None
+    """The known frame that this one equals: 0 or 1."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole frame is computed at once."""
+        return bool(self.windows) and not self.boxes
+
+    @property
+    def spared_px(self) -> int:
+        """Source pixels that the network need not compute."""
+        return max(0, _whole(self.source).area - sum(window.area for window in self.windows))
+
+    def parts(self) -> list[Planes]:
+        """The windows' planes, as views."""
+        frame = _whole(self.source)
+        return [tuple(plane[_slices(window, frame, plane)] for plane in self.source) for window in self.windows]
 
 
-class FrameReuse:
-    """`upscale` for the frames of a film, one after another, without computing again what is known."""
+class FrameChanges:
+    """Called for each frame of a film in turn: what of it is new."""
 
-    def __init__(self, upscale: Callable[[Planes], Planes], *, margin_px: int, scale: int) -> None:
-        """`upscale` takes planes of any size and gives planes `scale` times as large, or fewer for chroma.
+    def __init__(self, margin_px: int) -> None:
+        """`margin_px` is the distance from which the network's result depends on its source: `LoadedModel.pad_px`.
 
-        `margin_px` is the distance from which the network's result depends on its source: `LoadedModel.pad_px`. For
-        frames of several planes, what the conversion of their chroma needs is added.
+        For frames of several planes, what the conversion of their chroma needs is added.
         """
-        self._upscale = upscale
         self._margin_px = margin_px
-        self._scale = scale
         # the last frame first, then the one before, for pictures that take turns: a blinking cursor
-        self._known: list[_Frame] = []
+        self._known: list[Planes] = []
 
-    def __call__(self, planes: Planes) -> tuple[Planes, int]:
-        """(result, source pixels that the network was spared). Leave results as they are: the next may be the same."""
-        size = planes[0].shape[0] * planes[0].shape[1]
-        if self._known and _form(self._known[0].source) != _form(planes):
+    def __call__(self, planes: Planes) -> Change:
+        if self._known and _form(self._known[0]) != _form(planes):
             self._known.clear()
         stale: list[Blocks] = []
         reach = _reach(self._margin_px, planes)
         for index, known in enumerate(self._known):
-            changed = _changed(planes, known.source)
+            changed = _changed(planes, known)
             if changed is None:
                 self._known.insert(0, self._known.pop(index))
-                return known.result, size
+                return Change(source=known, windows=(), same_as=index)
             stale.append(_grown(changed, -(-reach // _BLOCK_PX)))
-        result, computed = self._computed(planes, stale, reach)
         # copies: a decoder may use its memory again
-        self._known = [_Frame(tuple(plane.copy() for plane in planes), result), *self._known[:1]]
-        return result, max(0, size - computed)
+        source = tuple(plane.copy() for plane in planes)
+        self._known = [source, *self._known[:1]]
+        return _change(source, stale, reach)
 
-    def _computed(self, planes: Planes, stale: list[Blocks], reach: int) -> tuple[Planes, int]:
-        """(result, source pixels computed for it); `stale` says for each known frame where it does not serve."""
-        frame = Box(0, 0, *planes[0].shape[:2])
-        if not stale:
-            return self._upscale(planes), frame.area
-        boxes = [_cut_off(box, frame) for box in _cover(np.logical_and.reduce(stale), reach)]
-        windows = [_cut_off(_widened(box, reach), frame) for box in boxes]
-        computed = sum(window.area for window in windows)
-        if computed > (1 - _LEAST_SAVED) * frame.area:
-            return self._upscale(planes), frame.area
-        result = tuple(plane.copy() for plane in self._known[0].result)
-        if len(stale) == 2:
-            for run in _runs(stale[0] & ~stale[1]):
-                self._paste(result, self._known[1].result, _cut_off(run, frame), frame, frame)
-        for box, window in zip(boxes, windows, strict=True):
-            part = tuple(plane[_slices(window, frame, plane)] for plane in planes)
-            self._paste(result, self._upscale(part), box, frame, window)
-        return result, computed
+
+def _change(source: Planes, stale: list[Blocks], reach: int) -> Change:
+    """`stale` says for each known frame where its result does not serve."""
+    frame = _whole(source)
+    if not stale:
+        return Change(source=source, windows=(frame,))
+    boxes = tuple(_cut_off(box, frame) for box in _cover(np.logical_and.reduce(stale), reach))
+    windows = tuple(_cut_off(_widened(box, reach), frame) for box in boxes)
+    if sum(window.area for window in windows) > (1 - _LEAST_SAVED) * frame.area:
+        return Change(source=source, windows=(frame,))
+    older = tuple(_cut_off(run, frame) for run in _runs(stale[0] & ~stale[1])) if len(stale) == 2 else ()
+    return Change(source=source, windows=windows, boxes=boxes, older=older)
+
+
+class FrameResults:
+    """Called for each change in turn: the result for the whole frame."""
+
+    def __init__(self, scale: int) -> None:
+        """`scale`: how many times as large as their sources results are."""
+        self._scale = scale
+        self._known: list[Planes] = []
+
+    def __call__(self, change: Change, parts: Sequence[Planes]) -> Planes:
+        """`parts` are the results for the change's windows, of as many planes as the film's results have.
+
+        Leave what comes back as it is: it may be the next frame's, too.
+        """
+        if change.same_as is not None:
+            self._known.insert(0, self._known.pop(change.same_as))
+            return self._known[0]
+        result = self._composed(change, parts) if not change.is_whole else parts[0]
+        self._known = [result, *self._known[:1]]
+        return result
+
+    def _composed(self, change: Change, parts: Sequence[Planes]) -> Planes:
+        frame = _whole(change.source)
+        result = tuple(plane.copy() for plane in self._known[0])
+        for box in change.older:
+            self._paste(result, self._known[1], box, frame, frame)
+        for part, box, window in zip(parts, change.boxes, change.windows, strict=True):
+            self._paste(result, part, box, frame, window)
+        return result
 
     def _paste(self, target: Planes, source: Planes, box: Box, frame: Box, window: Box) -> None:
         """Copies `box` from the result for `window` into the result for `frame`; all in source pixels."""
@@ -99,6 +146,10 @@ class FrameReuse:
         for to, plane in zip(target, source, strict=True):
             there = _slices(box.times(scale), frame.times(scale), to)
             to[there] = plane[_slices(box.within(window).times(scale), window.times(scale), plane)]
+
+
+def _whole(planes: Planes) -> Box:
+    return Box(0, 0, *planes[0].shape[:2])
 
 
 def _form(planes: Planes) -> list[tuple[Any, ...]]:

@@ -1,7 +1,8 @@
 """Frames from the decoder through the network to whoever takes them, in bounded queues."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import av
@@ -12,18 +13,32 @@ from realesr_cli.errors import RealesrError, UnsupportedInput
 from realesr_cli.faces.enhance import RestoredFace
 from realesr_cli.faces.frames import FrameFaces
 from realesr_cli.pipeline import run_pipeline
-from realesr_cli.resize import reduce
-from realesr_cli.upscaler import Upscaler, join
-from realesr_cli.video.convert import FrameMaker, to_pixels
+from realesr_cli.upscaler import Upscaler
+from realesr_cli.video.convert import to_pixels
 from realesr_cli.video.film import Film
 from realesr_cli.video.frames import pixel_format, planes_of
+from realesr_cli.video.paths import Path, choose_path, given
 from realesr_cli.video.reader import Frame
-from realesr_cli.video.reuse import FrameReuse
+from realesr_cli.video.reuse import Change, FrameChanges, FrameResults, Planes
 
 Pixels = NDArray[Any]
-Planes = tuple[NDArray[Any], ...]
-_Enlarged = tuple[Pixels, int, list[Any]]
-"""A frame, the pixels that the network was spared in it, and the memory of faces after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A frame, what of it is new, and that as the network's side takes it."""
+
+    frame: Frame
+    change: Change
+    parts: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Enlarged:
+    """What gives a frame's result, and the memory of faces after it."""
+
+    result: Callable[[], Planes]
+    faces: list[Any]
 
 
 class Sink(Protocol):
@@ -50,50 +65,50 @@ def stream_frames(
 
     `on_frame` is told for each how many pixels of its source the network was spared.
     """
-    encoding = film.encoding
-    enlarge = _enlarger(film, upscaler)
+    path = choose_path(film, upscaler, needs_rgb=faces is not None)
+    changes, results = FrameChanges(path.margin_px), FrameResults(path.scale)
     restore = None if faces is None else _Restorer(film, faces)
-    finish = _Finisher(film)
+    finish = _Finisher(path)
     ended = False
 
     def tickets() -> Iterator[None]:
         while not ended:
             yield None
 
-    def load(ticket: None) -> tuple[Frame, Planes] | None:
+    def load(ticket: None) -> list[_Loaded]:
         nonlocal ended
-        frame = next(frames, None)
-        if frame is None:
-            ended = True
-            return None
-        name = frame.image.format.name
-        if pixel_format(name) != pixel_format(film.pixel_format):
-            at_s = float(frame.pts * encoding.time_base - film.info.start)
-            raise UnsupportedInput(
-                f"{film.info.path} changes its pixel format from {film.pixel_format} to {name} after {at_s:.3f} s",
-                hint=f"upscale the parts one by one: --end {at_s:.3f}, then --start {at_s:.3f}",
-                path=film.info.path,
-            )
-        return frame, planes_of(frame.image)
+        group: list[_Loaded] = []
+        while len(group) < path.frames_at_once:
+            frame = next(frames, None)
+            if frame is None:
+                ended = True
+                break
+            _check(frame, film)
+            change = changes(planes_of(frame.image))
+            group.append(_Loaded(frame, change, [path.load(part) for part in change.parts()]))
+        return group
 
-    def work(ticket: None, loaded: tuple[Frame, Planes] | None) -> Generator[_Enlarged, None, None]:
-        if loaded is not None:
-            (pixels,), spared = enlarge(loaded[1])
+    def work(ticket: None, group: list[_Loaded]) -> Generator[list[_Enlarged], None, None]:
+        parts = iter(path.enlarge([part for loaded in group for part in loaded.parts]))
+        enlarged = []
+        for loaded in group:
+            composed = _composing(results, loaded.change, [next(parts) for _ in loaded.parts])
             if restore is None or faces is None:
-                yield pixels, spared, []
+                enlarged.append(_Enlarged(composed, []))
             else:
-                yield restore(pixels, loaded[1]), spared, faces.memory
+                restored = restore(composed()[0], loaded.change.source)
+                enlarged.append(_Enlarged(given((restored,)), faces.memory))
+        yield enlarged
 
-    def save(ticket: None, loaded: tuple[Frame, Planes] | None, parts: Iterator[_Enlarged]) -> int | None:
-        spared = None
-        for pixels, spared, memory in parts:  # noqa: B007
-            assert loaded is not None
-            sink.write(finish(pixels), loaded[0], memory)
-        return spared
+    def save(ticket: None, group: list[_Loaded], parts: Iterator[list[_Enlarged]]) -> list[_Loaded]:
+        for part in parts:
+            for loaded, enlarged in zip(group, part, strict=True):
+                sink.write(finish(enlarged.result()), loaded.frame, enlarged.faces)
+        return group
 
-    def on_done(ticket: None, spared: int | None) -> None:
-        if spared is not None:
-            on_frame(spared)
+    def on_done(ticket: None, group: list[_Loaded]) -> None:
+        for loaded in group:
+            on_frame(loaded.change.spared_px)
 
     def on_error(ticket: None, error: RealesrError) -> None:
         raise error
@@ -102,21 +117,19 @@ def stream_frames(
         run_pipeline(tickets(), load=load, work=work, save=save, on_done=on_done, on_error=on_error)
 
 
-def _enlarger(film: Film, upscaler: Upscaler) -> FrameReuse:
-    """Planes of a frame -> (RGB at the network's scale or at the film's size,), and the pixels that were spared."""
-    info, scale = film.info, upscaler.model.scale
-    native = (info.height * scale, info.width * scale)
-    several_passes = film.size[0] > native[0] or film.size[1] > native[1]
+def _check(frame: Frame, film: Film) -> None:
+    name = frame.image.format.name
+    if pixel_format(name) != pixel_format(film.pixel_format):
+        at_s = float(frame.pts * film.encoding.time_base - film.info.start)
+        raise UnsupportedInput(
+            f"{film.info.path} changes its pixel format from {film.pixel_format} to {name} after {at_s:.3f} s",
+            hint=f"upscale the parts one by one: --end {at_s:.3f}, then --start {at_s:.3f}",
+            path=film.info.path,
+        )
 
-    def upscale(planes: Planes) -> Planes:
-        pixels = to_pixels(planes, film.pixel_format, film.colour)
-        if several_passes:
-            return (upscaler.frame(pixels, size=film.size),)
-        return (upscaler.frame(pixels, deep=film.size != native),)
 
-    # what a second pass sees reaches further than anyone has measured: then a frame is known whole or not at all
-    margin_px = max(info.height, info.width) if several_passes else upscaler.pad_px
-    return FrameReuse(upscale, margin_px=margin_px, scale=scale)
+def _composing(results: FrameResults, change: Change, parts: list[Callable[[], Planes]]) -> Callable[[], Planes]:
+    return lambda: results(change, [part() for part in parts])
 
 
 class _Restorer:
@@ -138,24 +151,15 @@ class _Restorer:
 
 
 class _Finisher:
-    """The encoder's frame for what the network gave: the last step to the size, and the planes."""
+    """The encoder's frames; the same again for a result that is the same."""
 
-    def __init__(self, film: Film) -> None:
-        encoding = film.encoding
-        self._film = film
-        self._make = FrameMaker(encoding.pixel_format, encoding.height, encoding.width, film.result_colour)
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._last: tuple[Pixels, av.VideoFrame] | None = None
 
-    def __call__(self, pixels: Pixels) -> av.VideoFrame:
-        if self._last is not None and self._last[0] is pixels:
-            return self._last[1]
-        film, encoding = self._film, self._film.encoding
-        final = pixels
-        if pixels.shape[:2] != film.size:
-            dtype = np.dtype(np.uint16 if film.is_deep else np.uint8)
-            final = join(reduce([pixels], pixels.shape[:2], film.size, dtype), film.size[0])
-        final = np.ascontiguousarray(final[: encoding.height, : encoding.width])
-        self._last = (pixels, self._make(final))
+    def __call__(self, result: Planes) -> av.VideoFrame:
+        if self._last is None or self._last[0] is not result[0]:
+            self._last = result[0], self._path.finish(result)
         return self._last[1]
 
 

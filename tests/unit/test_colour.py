@@ -185,7 +185,7 @@ def test_strips_are_invisible(rng: np.random.Generator, monkeypatch: pytest.Monk
     planes = _tensors(_random(rng, form, 35, 47))
     rgb = to_rgb(planes, form, colour)
     back = [from_rgb(rgb, form, colour, dither=dither) for dither in (False, True)]
-    monkeypatch.setattr(colour_module, "_STRIP_VALUES", 47 * 4)
+    monkeypatch.setattr(colour_module, "_STRIP_VALUES", {True: 47 * 4})
     assert torch.equal(to_rgb(planes, form, colour), rgb)
     for dither in (False, True):
         assert all(map(torch.equal, from_rgb(rgb, form, colour, dither=dither), back[dither]))

@@ -1,15 +1,22 @@
 """What only a CUDA device can show; everything here is skipped without one."""
 
+from fractions import Fraction
+from pathlib import Path
+
+import av
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from networks import compact, rrdb
-from realesr_cli import DeviceOptions, TileOptions, Upscaler
+from clips import write_clip
+from networks import compact, nearest, rrdb
+from realesr_cli import DeviceOptions, TileOptions, Upscaler, VideoOptions, upscale_video
 from realesr_cli.cuda import Recorder
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.transfers import transfers
+from realesr_cli.video.colour import Colour, from_rgb, to_rgb
+from realesr_cli.video.frames import pixel_format, planes_of
 
 pytestmark = pytest.mark.gpu
 _CUDA = DeviceOptions(device="cuda")
@@ -84,3 +91,39 @@ def test_transfers_bring_everything_both_ways(rng: np.random.Generator) -> None:
         waiting.append((array, way.download(255 - way.upload(array))))
     for array, wait in waiting:
         assert np.array_equal(wait(), 255 - array)
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv420p10le", "yuv422p12le", "yuv444p16le", "gray", "gbrp10le"])
+def test_colours_are_converted_there_as_on_the_cpu(name: str, rng: np.random.Generator) -> None:
+    form = pixel_format(name)
+    colour = Colour(matrix="bt709" if form.chroma != "rgb" else "identity", full_range=form.chroma == "rgb")
+    codes = [
+        torch.from_numpy(rng.integers(0, 1 << form.bit_depth, form.shape(index, 130, 170)).astype(np.int32))
+        for index in range(form.planes)
+    ]
+    rgb = to_rgb(codes, form, colour)
+    there = to_rgb([plane.cuda() for plane in codes], form, colour)
+    assert torch.allclose(there.cpu(), rgb, atol=1e-6)
+    for ours, theirs in zip(from_rgb(rgb, form, colour), from_rgb(there, form, colour), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.abs(ours.numpy().astype(int) - theirs.cpu().numpy().astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuv444p"])
+@pytest.mark.parametrize("still", [True, False])
+def test_films_are_those_of_the_cpu(pixels: str, still: bool, tmp_path: Path) -> None:
+    """Planes cross, eight frames at once; a network that repeats pixels shows every code that went astray."""
+    source = write_clip(
+        tmp_path / "a.mkv", count=21, encoder="ffv1", pixel_format=pixels, tick=Fraction(1, 1000), still=still,
+        noise=not still,
+    )  # fmt: skip
+    decoded = []
+    for device in (_CUDA, DeviceOptions(device="cpu", precision="fp32")):
+        target = tmp_path / f"{device.device}.mkv"
+        with Upscaler(nearest(), device=device) as upscaler:
+            result = upscale_video(source, target, upscaler, options=VideoOptions(codec="ffv1", segment_frames=5))
+        assert (result.frames, result.differences) == (21, ())
+        with av.open(str(target)) as container:
+            decoded.append([[p.astype(int) for p in planes_of(frame)] for frame in container.decode(video=0)])
+    for there, here in zip(*decoded, strict=True):
+        assert max(np.abs(a - b).max() for a, b in zip(there, here, strict=True)) <= 1

@@ -12,9 +12,21 @@ from networks import compact
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.video.colour import ChromaLocation, Colour, from_rgb, to_rgb
 from realesr_cli.video.frames import pixel_format
-from realesr_cli.video.reuse import FrameReuse, Planes
+from realesr_cli.video.reuse import FrameChanges, FrameResults, Planes
 
 RADIUS, SCALE = 9, 2  # the radius is no multiple of anything
+
+
+class FrameReuse:
+    """`upscale` for the frames of a film, and the pixels that it was spared."""
+
+    def __init__(self, upscale: Callable[[Planes], Planes], *, margin_px: int, scale: int) -> None:
+        self._upscale = upscale
+        self._changes, self._results = FrameChanges(margin_px), FrameResults(scale)
+
+    def __call__(self, planes: Planes) -> tuple[Planes, int]:
+        change = self._changes(planes)
+        return self._results(change, [self._upscale(part) for part in change.parts()]), change.spared_px
 
 
 class _Far:
