@@ -87,7 +87,9 @@ def planes_of(frame: av.VideoFrame) -> tuple[Plane, ...]:
     carrier = _carrier(name)
     # negative: rows from the bottom up, as in uncompressed AVI files, which PyAV's planes cannot show
     if carrier != name or any(plane.line_size < 0 for plane in frame.planes):
-        frame = frame.reformat(format=carrier)
+        # one thread: libswscale writes some bytes beyond the end of a row, which repairs itself only where the next row
+        # is written later
+        frame = frame.reformat(format=carrier, threads=1)
     layout = _LAYOUTS[carrier]
     planes = []
     for index, place in enumerate(layout.places):

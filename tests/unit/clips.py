@@ -91,7 +91,11 @@ def write_clip(
                 pixels += np.random.default_rng(index).integers(0, 20, pixels.shape, np.uint8)
             rgb = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame = rgb.reformat(
-                format=pixel_format, dst_colorspace=matrix, src_color_range=2, dst_color_range=full or 1
+                format=pixel_format,
+                dst_colorspace=matrix,
+                src_color_range=2,
+                dst_color_range=full or 1,
+                threads=1,
             )
             frame.pts, frame.time_base = pts, tick
             following = times[index + 1] if index + 1 < len(times) else pts + round(1 / rate / tick)
