@@ -87,8 +87,8 @@ def planes_of(frame: av.VideoFrame) -> tuple[Plane, ...]:
     carrier = _carrier(name)
     # negative: rows from the bottom up, as in uncompressed AVI files, which PyAV's planes cannot show
     if carrier != name or any(plane.line_size < 0 for plane in frame.planes):
-        # one thread: libswscale writes some bytes beyond the end of a row, which repairs itself only where the next row
-        # is written later
+        # one thread: libswscale may write some bytes beyond the end of a row, which does no harm only where the next
+        # row is written later (seen with yuv422p -> uyvy422)
         frame = frame.reformat(format=carrier, threads=1)
     layout = _LAYOUTS[carrier]
     planes = []

@@ -78,7 +78,7 @@ def test_other_layouts_of_the_same_values_lose_nothing(
     planes = _random_planes(through, 20, 38, rng)
     frame = frame_of(planes, through)
     frame.color_range, frame.colorspace = color_range, 1
-    other = frame.reformat(format=name, threads=1)
+    other = frame.reformat(format=name, threads=1)  # several spoil each other's rows, once in a thousand times
     assert pixel_format(name) == pixel_format(through)
     for plane, back in zip(planes, planes_of(other), strict=True):
         np.testing.assert_array_equal(plane, back)
@@ -90,7 +90,7 @@ def _threads() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted by Linux only")
 def test_other_layouts_are_taken_apart_by_one_thread() -> None:
-    """Several write beyond the ends of their rows, into those of the next one."""
+    """Several may write beyond the ends of their rows, into what another has written already."""
     before = _threads()
     frame = av.VideoFrame(64, 64, "uyvy422")
     planes_of(frame)
@@ -102,18 +102,19 @@ def test_other_layouts_are_taken_apart_by_one_thread() -> None:
 _STRESS = """
 import numpy as np
 from realesr_cli.video.frames import frame_of, planes_of
-rng = np.random.default_rng(0)
-for number in range(20000):
+rng, kept = np.random.default_rng(0), []
+for number in range(8000):
     height, width = (20, 38) if number % 2 else 2 * rng.integers(1, 50, 2)
     planes = [rng.integers(0, 256, (height, w), np.uint8) for w in (width, width // 2, width // 2)]
     other = frame_of(planes, "yuv422p").reformat(format=("uyvy422", "yuyv422")[number // 2 % 2], threads=1)
-    for plane, back in zip(planes, planes_of(other), strict=True):
-        assert np.array_equal(plane, back), (number, height, width)
+    kept = [(planes, planes_of(other)), *kept[:20]]
+    for wanted, found in (kept[0], kept[-1]):
+        for plane, back in zip(wanted, found, strict=True):
+            assert np.array_equal(plane, back), (number, height, width)
 """
 
 
-@pytest.mark.slow
-def test_no_row_is_spoilt_by_its_neighbours() -> None:
+def test_planes_outlive_their_frame_and_nothing_writes_to_them() -> None:
     """Freed and fresh memory is filled with a pattern, so that nothing is right by chance."""
     environment = os.environ | {"MALLOC_PERTURB_": "165"}
     done = subprocess.run([sys.executable, "-c", _STRESS], env=environment, capture_output=True, text=True, check=False)
