@@ -30,6 +30,7 @@ def run_pipeline(
     on_done: Callable[[Item, Saved], None],
     on_error: Callable[[Item, RealesrError], None],
     depth: int = 2,
+    keep: bool = True,
 ) -> None:
     """Takes each item through `load`, `work` and `save`; `on_done` and `on_error` are called in the caller's thread.
 
@@ -37,7 +38,8 @@ def run_pipeline(
     `work` fails. At most
     `depth` items wait on either side of `work`, and one part of each, so memory is bounded. A `RealesrError` of an
     item goes to `on_error`, and the run goes on unless that raises; every other exception stops the run. Whatever ends
-    it, Ctrl-C included, what has been worked is still saved and reported. No thread outlives the call.
+    it, Ctrl-C included, what has been worked is still saved and reported; if that is of no use, `keep` is False, and
+    what waits to be saved is dropped. No thread outlives the call.
     """
     waiting = iter(items)
     loads: deque[tuple[Item, Future[Loaded]]] = deque()
@@ -64,6 +66,7 @@ def run_pipeline(
         def start(item: Item, loaded: Loaded, parts: _Parts[Part]) -> Future[Saved]:
             return saver.submit(save_parts, item, loaded, parts)
 
+        completed = False
         try:
             loads.extend((item, loader.submit(load, item)) for item in islice(waiting, depth))
             while loads:
@@ -78,9 +81,12 @@ def run_pipeline(
                 del loading
                 loads.extend((item, loader.submit(load, item)) for item in islice(waiting, 1))
                 settle(leave=depth)
+            completed = True
         finally:
             for _, loading in loads:
                 loading.cancel()
+            if not (keep or completed):
+                saves = deque(pair for pair in saves if not pair[1].cancel())
             settle(leave=0)
 
 

@@ -114,7 +114,8 @@ def stream_frames(
         raise error
 
     with closing(frames):
-        run_pipeline(tickets(), load=load, work=work, save=save, on_done=on_done, on_error=on_error)
+        # a piece that is interrupted is dropped, so nothing needs to be encoded for it any more
+        run_pipeline(tickets(), load=load, work=work, save=save, on_done=on_done, on_error=on_error, keep=False)
 
 
 def _check(frame: Frame, film: Film) -> None:

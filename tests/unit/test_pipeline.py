@@ -78,6 +78,31 @@ def test_ctrl_c_saves_what_was_worked() -> None:
     assert threading.active_count() == 1
 
 
+def test_ctrl_c_drops_what_waits_to_be_saved_where_that_is_of_no_use() -> None:
+    saved: list[int] = []
+    begun = threading.Event()
+
+    def save(item: int, value: int) -> None:
+        begun.set()
+        time.sleep(0.2)
+        saved.append(item)
+
+    def work(item: int, value: int) -> int:
+        if item == 3:
+            begun.wait(5)
+            raise KeyboardInterrupt
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(50, work=work, save=save, keep=False)()
+    assert saved == [0, 1]  # the second had begun, and the third waited
+    assert threading.active_count() == 1
+
+
+def test_without_an_interruption_everything_is_saved_anyhow() -> None:
+    assert Run(20, keep=False)().done == [(n, n * 10 + 1) for n in range(20)]
+
+
 def test_stages_overlap_and_the_queues_are_bounded() -> None:
     ahead = 0
     loaded = saved = 0
