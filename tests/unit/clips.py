@@ -72,7 +72,7 @@ def write_clip(
         subtitle: Any = None
         if extras:
             container.metadata["title"] = "Größe"
-            subtitle = container.add_stream("mov_text" if path.suffix == ".mp4" else "subrip")
+            subtitle = container.add_stream("mov_text" if path.suffix in (".mp4", ".mov") else "subrip")
             subtitle.codec_context.subtitle_header = b"[Script Info]\n\n[V4+ Styles]\n\n[Events]\n"
             subtitle.metadata["language"] = "ger"
             container.set_chapters(
