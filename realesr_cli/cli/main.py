@@ -1,6 +1,8 @@
 """The command `realesr`: its sub-commands, and the one place where an error outside a run becomes an exit status."""
 
+import contextlib
 import io
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -9,6 +11,8 @@ import typer
 from realesr_cli import __version__
 from realesr_cli.cli import compare, data, directory, doctor, eval, faces, image, models, train, video
 from realesr_cli.errors import RealesrError
+
+_INTERRUPTED = (130, 143)
 
 app = typer.Typer(
     name="realesr",
@@ -55,4 +59,13 @@ def main() -> NoReturn:
     except RealesrError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         sys.exit(error.exit_status)
+    except SystemExit as leaving:
+        if leaving.code in _INTERRUPTED:
+            # everything is closed and said by now; what is left is to take down libraries, and a video encoder first
+            # finishes the pictures that it holds, which takes seconds
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(int(leaving.code))
+        raise
     sys.exit(0)

@@ -148,7 +148,7 @@ def test_an_interrupted_run_stops_soon_and_goes_on(model_file: Path, cache: Path
         asked = time.monotonic()
         process.stdout.read()
         assert process.wait(20) == (130 if end == signal.SIGINT else 143)
-        assert time.monotonic() - asked < 4  # two seconds, on a machine with nothing else to do
+        assert time.monotonic() - asked < 2
     names = {path.name for path in (tmp_path / "a_x1.mkv.segments").iterdir()}
     assert {"journal.jsonl", "lock", "segment-000000.mp4"} <= names
     assert not [name for name in names if "part" in name]
