@@ -5,10 +5,11 @@
 
 Parts: the network alone (its frames already decoded and converted), and decoding, conversion and encoding alone (the
 network replaced by repeating pixels). The plain loop takes one frame after the other through RGB24 of libswscale. All
-run in turn in one process, on the same threads; medians count. On a GPU, where frames cross as planes, the network alone
-is given pictures that are on the device already. "cores" is processor time over wall time: how many were busy.
-`--memory` upscales clips of 10 and of 60 seconds, 25 frames each, made for it, in a process each and compares their
-largest resident sets.
+run in turn in one process, on the same threads; medians count. On a GPU, where frames cross as planes, the network
+alone is given pictures that are on the device already. "cores" is processor time over wall time: how many were busy.
+
+`--memory` upscales clips of 10 and of 60 seconds, of 25 frames each and made for it, in a process each, and compares
+their largest resident sets.
 """
 
 import argparse

@@ -17,6 +17,8 @@ from realesr_cli.video.writer import Segment
 
 # Matroska counts milliseconds; two streams that are each rounded differ by less than two.
 _ROUNDING_S = Fraction(2, 1000)
+# It counts whole pixels of the shape in which pictures are shown.
+_ROUNDED_ASPECT = Fraction(1, 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class _Facts:
     """First time of each other stream by index."""
     counts: dict[int, int]
     kinds: list[str]
+    aspect: Fraction
+    """Of its pixels."""
 
 
 def differences(
@@ -47,6 +51,9 @@ def differences(
     moved = made.first_s - begin
     if abs(made.last_s - moved - end) > _ROUNDING_S:
         found.append(f"the last frame is shown at {float(made.last_s):.3f} s instead of {float(end):.3f} s")
+    aspect = encoding.sample_aspect or Fraction(1)
+    if abs(made.aspect / aspect - 1) > _ROUNDED_ASPECT:
+        found.append(f"the shape of pixels is {made.aspect} instead of {aspect}")
     others = (*plan.copied, *(stream for stream, _ in plan.converted))
     expected = ["video", *(stream.kind for stream in others if stream.kind != "data")]
     if sorted(made.kinds) != sorted(expected):
@@ -79,7 +86,8 @@ def _facts(path: Path) -> _Facts:
     counts: dict[int, int] = {}
     starts: dict[int, Fraction] = {}
     with opened(path) as container:
-        picture = video_stream(container, path).index
+        pictures = video_stream(container, path)
+        picture, aspect = pictures.index, Fraction(pictures.sample_aspect_ratio or 1)
         kinds = [_kind(s) for s in container.streams if s.type != "data"]
         times = []
         for stream in container.streams:
@@ -102,7 +110,7 @@ def _facts(path: Path) -> _Facts:
         except av.FFmpegError:
             pass  # the reader has counted and told it
     first, last = (min(times), max(times)) if times else (Fraction(0), Fraction(0))
-    return _Facts(len(times), first, last, starts, counts, kinds)
+    return _Facts(len(times), first, last, starts, counts, kinds, aspect)
 
 
 def _kind(stream: Any) -> str:

@@ -17,6 +17,7 @@ from av.stream import Disposition
 
 from realesr_cli.errors import EncodeFailed
 from realesr_cli.video.encoding import Encoding, tag
+from realesr_cli.video.matroska import set_display_size
 from realesr_cli.video.probe import VideoInfo, explained, opened
 from realesr_cli.video.streams import StreamPlan
 from realesr_cli.video.transcode import Converter, converter_for
@@ -27,6 +28,9 @@ _FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 _STREAM_TAGS = ("encoder", "bps", "duration", "number_of_frames", "number_of_bytes", "_statistics_", "alpha_mode")
 
 _BEFORE_S = 10
+
+# Codecs whose streams say that their pixels are not square.
+_TELL_ASPECT = ("h264", "hevc")
 
 _Timed = tuple[float, int, Any]
 """(seconds, order among equals, packet whose stream is set)."""
@@ -65,6 +69,9 @@ def mux(
             )
             for _, _, packet in packets:
                 output.mux(packet)
+        tells_itself = encoding.codec in _TELL_ASPECT
+        if encoding.sample_aspect is not None and plan.container.format == "matroska" and not tells_itself:
+            set_display_size(target, round(encoding.width * encoding.sample_aspect), encoding.height)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise encode_error(error, target) from error
 

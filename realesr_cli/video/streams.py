@@ -63,7 +63,6 @@ _MKV = Container(
     data=("tmcd", "text"),
     attachments=True,
     new_subtitle="subrip",
-    aspect=("h264", "hevc"),
 )  # fmt: skip
 _WEBM = Container(
     format="webm",

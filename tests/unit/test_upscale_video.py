@@ -221,10 +221,33 @@ def test_turned_pictures_with_pixels_that_are_not_square_stay_so(run: Run, tmp_p
     assert after.display_matrix[:6] == before.display_matrix[:6]
 
 
+@pytest.mark.parametrize(("codec", "aspect"), [("ffv1", "64/45"), ("prores", "12/11"), ("av1", "4/3"), ("h264", "8/9")])
+def test_matroska_says_the_shape_of_pixels_whatever_the_codec(
+    run: Run, tmp_path: Path, codec: Any, aspect: str
+) -> None:
+    source = write_clip(tmp_path / "a.mkv", count=12, size=(80, 90), sample_aspect=Fraction(aspect), extras=True)
+    assert probe(source).sample_aspect == Fraction(aspect)
+    target, result = run(source, "b.mkv", options=VideoOptions(codec=codec))
+    assert result.differences == ()
+    found = probe(target).sample_aspect
+    assert found is not None
+    assert float(found) == pytest.approx(float(Fraction(aspect)), rel=0.01)
+    assert len(read_clip(target).frames) == 12
+    with av.open(str(target)) as container:
+        assert [s.type for s in container.streams] == ["video", "subtitle", "attachment"]
+
+
+def test_a_shape_of_pixels_that_was_lost_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_clip(tmp_path / "a.mkv", count=3, sample_aspect=Fraction(4, 3))
+    monkeypatch.setattr("realesr_cli.video.mux.set_display_size", lambda *_: False)
+    _, result = run(source, "b.mkv", options=VideoOptions(codec="prores"))
+    assert result.differences == ("the shape of pixels is 1 instead of 4/3",)
+
+
 def test_where_nothing_can_say_that_pixels_are_not_square_that_is_refused(run: Run, tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "a.mkv", sample_aspect=Fraction(64, 45))
+    source = write_clip(tmp_path / "a.mkv", size=(64, 64), sample_aspect=Fraction(64, 45))
     with pytest.raises(UnsupportedInput, match="not square"):
-        run(source, codec="ffv1", preset=None, crf=None)
+        run(source, "b.webm", codec="av1", preset=None, crf=None)
 
 
 def test_a_width_is_that_of_the_upright_picture(run: Run, tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ _VARIABLE = [0, 3600, 7200, 18000, 21600, 45000, 46800, 50400, 90000, 93600]
 
 def _probed(path: Path) -> dict[str, Any]:
     """What ffprobe says; it decodes every frame of the pictures and complains about nothing."""
-    command = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-show_chapters", "-show_format"]
+    checks = ["-v", "error", "-err_detect", "crccheck"]
+    command = ["ffprobe", *checks, "-of", "json", "-show_streams", "-show_chapters", "-show_format"]
     done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     facts: dict[str, Any] = json.loads(done.stdout)
-    command = ["ffprobe", "-v", "error", "-of", "json", "-select_streams", "v:0", "-show_frames"]
+    command = ["ffprobe", *checks, "-of", "json", "-select_streams", "v:0", "-show_frames"]
     done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     facts["frames"] = json.loads(done.stdout)["frames"]
@@ -88,10 +89,11 @@ def test_every_codec_is_read_with_its_depth_and_tags(
 ) -> None:
     source = write_clip(
         tmp_path / "a.mkv", count=9, pixel_format=pixels, encoder="ffv1", colour=(9, 1, 9, 16), size=(64, 64),
-        tick=Fraction(1, 1000), rate=Fraction(25),
+        tick=Fraction(1, 1000), rate=Fraction(25), sample_aspect=None if suffix == ".webm" else Fraction(3, 2),
     )  # fmt: skip
     after = _upscaled(source, tmp_path / f"b{suffix}", codec=codec, preset=preset)
     picture = after["streams"][0]
+    assert picture["sample_aspect_ratio"] == ("1:1" if suffix == ".webm" else "3:2")
     assert (picture["codec_name"], picture["pix_fmt"]) == (codec, pixels)
     assert _tags(picture)[:4] == ("tv", "bt2020nc", "smpte2084", "bt2020")
     assert len(after["frames"]) == 9
