@@ -1,7 +1,7 @@
 """The size at which a Matroska file wants its pictures shown, written into it afterwards.
 
 Streams of H.264 and HEVC say themselves that their pixels are not square; for others the container has to, and PyAV
-cannot tell FFmpeg's muxer so. Source: RFC 8794 (EBML), RFC 9559 (Matroska), sections 5.1.4.1.28.13 and .14.
+cannot tell FFmpeg's muxer so. Source: RFC 8794 (EBML); RFC 9559 (Matroska), elements DisplayWidth and DisplayHeight.
 """
 
 import zlib
