@@ -11,19 +11,40 @@
 Other statuses: 0 everything done; 1 some of several inputs failed; 70 a bug in realesr; 130 Ctrl-C; 143 SIGTERM.
 """
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
+# Control characters, which terminals obey, with the two separators of lines and what turns the direction of text.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def one_line(text: str) -> str:
+    """The text as one line that can be shown anywhere: what a terminal would obey stands there escaped, as in `\\x1b`.
+
+    Names of files and what files say of themselves are other people's words.
+    """
+    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+_MOST_CHARACTERS = 2000
+
+
+def _shortened(text: str) -> str:
+    """Other people's words may be as long as their files; the cause is at the end, or soon after the beginning."""
+    half = _MOST_CHARACTERS // 2
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: half - 2]} … {text[1 - half :]}"
+
 
 class RealesrError(Exception):
-    """Root of the tree. `message` says in one line what failed and why, `hint` what to do about it."""
+    """Root of the tree. `message` says in one line what failed and why, `hint` in another what to do about it."""
 
     exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str | None = None, path: Path | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _shortened(one_line(message))
+        self.hint = None if hint is None else _shortened(one_line(hint))
+        super().__init__(self.message)
         self.path = path
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from realesr_cli.errors import one_line
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -65,6 +67,9 @@ class TerminalReporter:
         self._bar: tqdm[Any] | None = None
 
     def emit(self, event: str, **fields: Any) -> None:
+        fields = {
+            key: one_line(value) if isinstance(value, str) and key != "text" else value for key, value in fields.items()
+        }
         if event == "progress":
             self._show_progress(fields)
             return
@@ -74,7 +79,7 @@ class TerminalReporter:
         if self._bar is not None:
             self._bar.clear()
         # what was asked for goes to stdout, everything about the way there to stderr
-        print(text, file=sys.stdout if event in _ASKED_FOR else self._stream, flush=True)
+        print(shown(text), file=sys.stdout if event in _ASKED_FOR else self._stream, flush=True)
 
     def _show_progress(self, fields: dict[str, Any]) -> None:
         if self._quiet or not self._stream.isatty():
@@ -102,6 +107,11 @@ class TerminalReporter:
         if fields["finished"]:
             self._bar.close()
             self._bar = None
+
+
+def shown(text: str) -> str:
+    """Lines of text for a terminal, in which nothing but their ends controls it."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 _SENTENCES = {

@@ -6,6 +6,7 @@ Networks out of the Python package are kept as `NAME.safetensors`, files of the 
 
 import contextlib
 import hashlib
+import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -43,7 +44,7 @@ def resolve(name_or_path: str | Path, *, offline: bool = False, reporter: Report
     """
     path, text = Path(name_or_path), str(name_or_path)
     looks_like_path = len(path.parts) > 1 or "/" in text or path.suffix.lower() in _SUFFIXES
-    if is_file(path) or (looks_like_path and path.exists()):
+    if is_file(path) or (looks_like_path and os.path.exists(path)):  # noqa: PTH110 - as above
         return path
     if looks_like_path:
         raise ModelNotFound(
@@ -89,7 +90,7 @@ def resolve(name_or_path: str | Path, *, offline: bool = False, reporter: Report
 
 def is_file(name_or_path: str | Path) -> bool:
     """Whether this means a file of the user's, not a name; a folder that is called like a model does not hide it."""
-    return Path(name_or_path).is_file()
+    return os.path.isfile(name_or_path)  # noqa: PTH113 - Path.is_file raises for names that no file can have
 
 
 def is_cached(name: str) -> bool:

@@ -13,6 +13,7 @@ from realesr_cli.cli.run import running
 from realesr_cli.errors import ModelNotFound, OutputError, OutputExists, UsageError
 from realesr_cli.image_formats import format_of, result_suffix
 from realesr_cli.options import FaceOptions
+from realesr_cli.reporting import shown
 
 
 def faces(
@@ -62,7 +63,7 @@ def faces(
         if json:
             run.reporter.emit("detected", **result)
         else:
-            typer.echo(_text(result))
+            typer.echo(shown(_text(result)))
 
 
 def face_options_of(is_asked: bool, **given: Any) -> FaceOptions | None:

@@ -11,7 +11,7 @@ from realesr_cli import catalog, weights
 from realesr_cli.cli.flags import Json, Offline, Overwrite
 from realesr_cli.cli.run import Run, report_failure, running
 from realesr_cli.errors import ChecksumMismatch, ModelError, OutputExists, UsageError
-from realesr_cli.reporting import JsonReporter
+from realesr_cli.reporting import JsonReporter, shown
 
 app = typer.Typer(
     help="List, fetch, check, blend and convert networks.",
@@ -322,7 +322,7 @@ def _show(run: Run, event: str, facts: dict[str, Any], text: str) -> None:
     if isinstance(run.reporter, JsonReporter):
         run.reporter.emit(event, **facts)
     else:
-        typer.echo(text)
+        typer.echo(shown(text))
 
 
 def _text(value: object) -> str:

@@ -175,7 +175,8 @@ class ModulatedConv(nn.Module):
         self.weight = nn.Parameter(
             torch.randn(1, channels_out, channels_in, side, side) / (channels_in * side**2) ** 0.5
         )
-        nn.init.kaiming_normal_(self.modulation.weight, a=1)
+        if not self.modulation.weight.is_meta:  # why not: see rrdb.py
+            nn.init.kaiming_normal_(self.modulation.weight, a=1)
         nn.init.ones_(self.modulation.bias)
         self._norms: Tensor | None = None
 

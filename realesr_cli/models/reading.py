@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 
@@ -34,6 +34,10 @@ _LOAD_ERRORS = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError,
     AssertionError, ArithmeticError, MemoryError, ImportError, struct.error, BadZipFile,
 )  # fmt: skip
+
+
+_MOST_GROWTH = 10
+"""How many times larger than its file a network may be; numbers that a training has made hardly pack at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +86,7 @@ def read_weights(path: Path) -> RawWeights:
         content, metadata = _safetensors_content(path)
         tensors, kind = _unwrapped(content, path), "safetensors"
     elif head.startswith((b"PK\x03\x04", b"\x80")):
-        tensors, kind = _unwrapped(_torch_content(path), path), "torch"
+        tensors, kind = _torch_tensors(path, size), "torch"
     else:
         raise CorruptWeights(f"{path} is not a weights file: {_what_else(head)}", hint=_cure(head), path=path)
     return RawWeights(tensors=tensors, format=kind, metadata=metadata, sha256=recorded_sha256(hashed), path=path)
@@ -138,12 +142,19 @@ def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     return len(header).to_bytes(8, "little") + header + data[end:]
 
 
-def _torch_content(path: Path) -> object:
+def _torch_tensors(path: Path, size: int) -> dict[str, torch.Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a TorchScript archive is refused below; torch warns about it before
             with path.open("rb") as file:  # a path that ends in .safetensors would be read as that
-                return torch.load(file, map_location="cpu", weights_only=True)
+                if is_zipfile(file):
+                    with ZipFile(file) as archive:
+                        _check_growth(path, size, sum(member.file_size for member in archive.infolist()))
+                file.seek(0)
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = _unwrapped(content, path)
+        # a tensor may repeat the few numbers that it has
+        _check_growth(path, size, sum(value.numel() * value.element_size() for value in tensors.values()))
     except _LOAD_ERRORS as error:
         asked = re.search(r"GLOBAL (\S+)|global (\S+)|Unsupported class (\S+)", str(error))
         if asked is not None:
@@ -152,6 +163,15 @@ def _torch_content(path: Path) -> object:
         else:
             cause, hint = "it is damaged or cut off", _FETCH_AGAIN
         raise CorruptWeights(f"cannot read {path}: {cause}", hint=hint, path=path) from error
+    return tensors
+
+
+def _check_growth(path: Path, size: int, grown: int) -> None:
+    """Raises: CorruptWeights for a file that would fill the memory with what it does not hold."""
+    if grown > _MOST_GROWTH * size:
+        raise CorruptWeights(
+            f"cannot read {path}: its {size:,} bytes would become {grown:,}", hint=_FETCH_AGAIN, path=path
+        )
 
 
 def _safetensors_content(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

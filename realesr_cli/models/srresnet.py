@@ -38,7 +38,7 @@ class MSRResNet(nn.Module):
         self.conv_hr = nn.Conv2d(width, width, 3, padding=1)
         self.conv_last = nn.Conv2d(width, channels_out, 3, padding=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # why not: see rrdb.py
                 nn.init.kaiming_normal_(module.weight)
                 module.weight.data *= 0.1
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from realesr_cli.errors import ConfigError
+from realesr_cli.weights import is_file
 from realesr_train.loss_config import Target
 from realesr_train.tables import apply_overrides, from_table
 from realesr_train.train_checks import check
@@ -30,6 +31,11 @@ _NAMES_OR_PATHS = (
 )  # fmt: skip
 
 Table = dict[str, Any]
+
+_MOST_BYTES = 1 << 16
+"""Longest configuration. The time that keys with many dots take grows with the square of their length."""
+_MOST_LEVELS = 16
+"""Tables within tables; configurations have five. What goes through them calls itself for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,11 +168,40 @@ def _read(path: Path) -> Table:
 def _parse(path: Path) -> Table:
     """Raises: ConfigError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", path=path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(
+            f"{path} is no configuration: it has more than {_MOST_BYTES:,} bytes",
+            hint="name many folders in a list file, and that in data.folders",
+            path=path,
+        )
+    try:
+        table = tomllib.loads(data.decode())
+    except RecursionError as error:
+        raise _too_deep(path) from error
+    except ValueError as error:  # not TOML, not UTF-8, or a number with thousands of digits
         raise ConfigError(f"{path} is not TOML: {error}", path=path) from error
+    _check_values(table, path)
+    return table
+
+
+def _check_values(table: Table, path: Path) -> None:
+    """Raises: ConfigError for what TOML allows, but no computer need take."""
+    level: list[Any] = [table]
+    for _ in range(_MOST_LEVELS):
+        inside = [value for one in level for value in (one.values() if isinstance(one, dict) else one)]
+        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in inside):
+            raise ConfigError(f"{path} is no configuration: a number in it has more than 64 bits", path=path)
+        level = [value for value in inside if isinstance(value, dict | list)]
+    if level:
+        raise _too_deep(path)
+
+
+def _too_deep(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is no configuration: its values are nested too deeply", path=path)
 
 
 def _record(table: Mapping[str, Any], path: Path) -> TrainConfig:
@@ -188,5 +223,5 @@ def _anchor(table: Table, folder: Path) -> None:
         value = place[name]
         if isinstance(value, list):
             place[name] = [str(folder / item) if isinstance(item, str) else item for item in value]
-        elif isinstance(value, str) and value and (key in _PATHS or (folder / value).is_file()):
+        elif isinstance(value, str) and value and (key in _PATHS or is_file(folder / value)):
             place[name] = str(folder / value)

@@ -101,7 +101,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float and type(value) is int:
         value = float(value)
-    if kind is Path and type(value) is str:
+    if kind is Path and type(value) is str and "\0" not in value:
         value = Path(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         words = {float: "a number", int: "a whole number", bool: "true or false", str: "text in quotes", Path: "a path"}

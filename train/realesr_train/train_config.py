@@ -46,7 +46,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         check_limits(self, steps=(1, 10**9), threads=(0, 4096), log_every=(1, 10**6), max_skipped=(1, 10**6))
-        if not self.name.strip() or "/" in self.name or "\\" in self.name:
+        if not self.name.strip(" .") or not self.name.isprintable() or set(self.name) & set("/\\:"):
             raise ConfigError(f"name = {self.name!r} must be a name, not a path", hint="use folder for the place")
 
 
