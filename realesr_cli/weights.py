@@ -33,7 +33,7 @@ __all__ = [
     "verify",
 ]
 
-_ALLOWED_SCHEMES = ("https://",)
+_SCHEME = "https"
 _SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".param", ".onnx")
 
 
@@ -257,7 +257,7 @@ def _fetch(entry: CatalogEntry, reporter: Reporter) -> Path:
 def _from_url(entry: CatalogEntry, url: str, reporter: Reporter) -> Path:
     target = cache_folder() / entry.file_name
     part = _part(target)
-    fetch_url(entry, url, part, schemes=_ALLOWED_SCHEMES, reporter=reporter)
+    fetch_url(entry, url, part, scheme=_SCHEME, hosts=catalog.HOSTS, reporter=reporter)
     with cache.writing(target):
         part.replace(target)
     cache.write_record(target, entry.sha256 or "", url)

@@ -34,7 +34,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Server]:
     """The server, allowed although plain HTTP; its file is the whole catalogue, named `tiny`; no waiting."""
-    monkeypatch.setattr(weights, "_ALLOWED_SCHEMES", ("http://127.0.0.1",))
+    monkeypatch.setattr(weights, "_SCHEME", "http")
+    monkeypatch.setattr(catalog, "HOSTS", ("127.0.0.1", "example.invalid"))
     monkeypatch.setattr(fetching, "_BACK_OFF_S", 0.0)
     with serving(CONTENT) as running:
         monkeypatch.setattr(catalog, "CATALOG", (running.entry(),))
@@ -221,19 +222,63 @@ def test_a_failure_names_every_source_and_how_to_place_the_file(
     assert any("pip is not installed" in event["message"] for event in events.of("note"))
 
 
-def test_plain_http_is_refused_even_behind_a_redirection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "place",
+    ["http://localhost:{port}/x", "http://evil.example/x", "https://127.0.0.1:{port}/x", "file:///etc/passwd",
+     "ftp://127.0.0.1/x", "http://127.0.0.1.evil.example/x", "http://127.0.0.1@evil.example/x", "http://[::1]:{port}/x",
+     "http://192.168.1.1/x", "http://169.254.169.254/latest", "http://0x7f000001/x", "gopher://127.0.0.1/x"],
+)  # fmt: skip
+def test_a_redirection_to_anyone_else_is_refused_in_one_line_and_nobody_is_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch, cache: Path, place: str
+) -> None:
     def elsewhere(server: Server, handler: Handler) -> None:
         handler.send_response(302)
-        handler.send_header("Location", server.url.replace("127.0.0.1", "localhost"))
+        handler.send_header("Location", place.format(port=server.url.rpartition(":")[2]))
         send(server, handler, b"")
 
+    def connecting(own: socket.socket, address: Any) -> Any:
+        asked.append(address[:2])
+        return connect(own, address)
+
+    asked: list[Any] = []
+    connect = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", connecting)
     server.replies = [elsewhere]
-    with pytest.raises(DownloadFailed, match="No connection adapters"):
+    with pytest.raises(DownloadFailed, match="none of the catalogue's hosts") as caught:
         weights.resolve("tiny")
-    monkeypatch.setattr(weights, "_ALLOWED_SCHEMES", ("https://",))
-    with pytest.raises(DownloadFailed, match="No connection adapters"):
+    assert caught.value.message.isprintable()
+    assert asked == [("127.0.0.1", int(server.url.rpartition(":")[2]))]
+    assert not list(cache.glob("Tiny*"))
+
+
+def test_a_second_hop_is_looked_at_as_the_first_is(server: Server) -> None:
+    def to(place: str, server: Server, handler: Handler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", place)
+        send(server, handler, b"")
+
+    server.replies = [partial(to, f"{server.url}/second"), partial(to, "https://evil.example/x")]
+    with pytest.raises(DownloadFailed, match=r"https://evil\.example"):
         weights.resolve("tiny")
-    assert len(server.ranges) == 1
+    server.replies = [partial(to, f"{server.url}/second")]
+    assert weights.resolve("tiny").read_bytes() == CONTENT
+
+
+def test_plain_http_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_SCHEME", "https")
+    with pytest.raises(DownloadFailed, match="over https"):
+        weights.resolve("tiny")
+    assert server.ranges == []
+
+
+def test_every_address_of_the_catalogue_is_https_at_its_hosts_and_has_a_size_limit() -> None:
+    for entry in catalog.CATALOG:
+        for url in entry.urls:
+            scheme, _, rest = url.partition("://")
+            host = rest.partition("/")[0]
+            assert scheme == "https", url
+            assert any(host == known or host.endswith(f".{known}") for known in catalog.HOSTS), url
+    assert fetching._UNKNOWN_SIZE_LIMIT_BYTES <= 2**30
 
 
 # --- sources that do not answer
@@ -373,7 +418,7 @@ def start_resolving(server: Server, cache: Path) -> "subprocess.Popen[str]":
 from realesr_cli import catalog, fetching, weights
 from realesr_cli.catalog import CatalogEntry
 catalog.CATALOG = ({server.entry()!r},)
-weights._ALLOWED_SCHEMES = ("http://127.0.0.1",)
+weights._SCHEME, catalog.HOSTS = "http", ("127.0.0.1",)
 print(weights.resolve("tiny"))
 """
     environment = os.environ | {"REALESR_CACHE": str(cache), "PYTHONPATH": str(REPOSITORY)}

@@ -34,6 +34,7 @@ Table = dict[str, Any]
 
 _MOST_BYTES = 1 << 16
 """Longest configuration. The time that keys with many dots take grows with the square of their length."""
+_MOST_STAGES = 64
 _MOST_LEVELS = 16
 """Tables within tables; configurations have five. What goes through them calls itself for each."""
 
@@ -91,6 +92,8 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig,
     stages = table.pop("stage", [{}])
     if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
         raise ConfigError(f"{path}: stage must be one or more tables [[stage]]", path=path)
+    if len(stages) > _MOST_STAGES:
+        raise ConfigError(f"{path}: a run has at most {_MOST_STAGES} stages, not {len(stages)}", path=path)
     configs = []
     for number, stage in enumerate(stages):
         whole = apply_overrides(merged(table, stage), others)

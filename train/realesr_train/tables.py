@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import tomllib
@@ -58,7 +59,7 @@ def from_table(cls: type[Record], table: Mapping[str, Any], where: str = "") -> 
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where} = {table!r} must be a table")
-    hints = get_type_hints(cls)
+    hints = _types_of(cls)
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in names:
@@ -79,6 +80,11 @@ def from_table(cls: type[Record], table: Mapping[str, Any], where: str = "") -> 
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(_join(where, error.message), hint=error.hint) from error
+
+
+@functools.cache
+def _types_of(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _join(where: str, key: str) -> str:
