@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,8 @@ _TEMPORARY = re.compile(r"\.(.+)\.\d+\.part(\.[^.]+|)", re.DOTALL)
 
 
 def _temporary_name(path: Path) -> Path:
-    end = f".{os.getpid()}.part{path.suffix}"
+    # a number that nobody can guess: in a folder of several people one could put a link there
+    end = f".{secrets.randbelow(10**12)}.part{path.suffix}"
     stem = os.fsencode(path.stem)[: NAME_BYTES - len(os.fsencode(end)) - 1]
     return path.with_name(f".{stem.decode(errors='ignore')}{end}")
 
@@ -71,6 +73,19 @@ def _place_new(temporary: Path, path: Path) -> None:
         temporary.rename(path)  # FAT and some network disks know no links
 
 
+def check_inside(path: Path, folder: Path) -> None:
+    """Whether what is written to `path`, a path within `folder`, stays in there: no link on the way leads out.
+
+    `folder` itself may be a link, and a link at `path` itself is replaced, not followed. Raises: OutputError.
+    """
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise OutputError(
+            f"{path} is not written: a link leads out of {folder}",
+            hint=f"give {path.parent.resolve()} as a folder of its own, or remove the link",
+            path=path,
+        )
+
+
 def output_error(error: OSError, path: Path) -> OutputError:
     """The `OutputError` that says in one line why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -95,7 +110,6 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     temporary = _temporary_name(path)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.iterdir():

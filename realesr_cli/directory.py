@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from realesr_cli.atomic import check_inside, output_error
 from realesr_cli.errors import InputError, OutputError, OutputExists, RealesrError, UnreadableInput, UsageError
 from realesr_cli.faces.enhance import FaceEnhancer
 from realesr_cli.image_io import read_image
@@ -190,7 +191,15 @@ class Books:
         """
         by_standing: dict[Standing, list[ImageJob]] = {"due": [], "changed": [], "outdated": []}
         for job in jobs:
-            standing, reason = self._standing(job)
+            try:
+                check_inside(job.target, self._folder.output)
+                standing, reason = self._standing(job)
+            except OutputError as error:
+                failed(job, error)
+                continue
+            except OSError as error:  # a name that is too long, say
+                failed(job, output_error(error, job.target))
+                continue
             if standing == "finished":
                 skipped(job, reason)
             else:
@@ -282,11 +291,15 @@ class Books:
 def move_failed(folder: Folder, source: Path, error: RealesrError, reporter: Reporter) -> None:
     """Moves a source that cannot be read or used to the same place under `folder.move_failed`, with a `moved` event.
 
-    A file that is there already stays; the new one gets a number. Raises: OutputError.
+    A file that is there already stays; the new one gets a number. What a link brought into the folder of the sources
+    is not moved: it lies elsewhere. Raises: OutputError.
     """
     if folder.move_failed is None or not isinstance(error, InputError) or not (source.is_file() or source.is_symlink()):
         return
+    if not source.parent.resolve().is_relative_to(folder.root.resolve()):
+        return
     place = target = folder.move_failed / source.relative_to(folder.root)
+    check_inside(target, folder.move_failed)
     number = 1
     while target.exists() or target.is_symlink():
         number += 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from realesr_cli.atomic import output_error
+from realesr_cli.atomic import check_inside, output_error
 from realesr_cli.errors import OutputExists
 from realesr_cli.image_io import Image, write_image
 from realesr_cli.naming import file_name
@@ -26,6 +26,7 @@ def save_faces(pairs: Sequence[NDArray[Any]], folder: Path, result: Path, *, ove
     """
     for number, pair in enumerate(pairs, 1):
         file = _face_file(folder, result, number)
+        check_inside(file, folder)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

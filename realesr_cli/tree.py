@@ -130,11 +130,13 @@ def listed_files(lines: Iterable[str], root: Path, options: TreeOptions) -> Iter
         text = line.rstrip("\r\n")
         if not text.strip():
             continue
+        if "\0" in text:
+            raise UsageError("a line of the list holds a NUL, which no path does", hint="is it a list of files?")
         place = os.path.normpath(text)
         if os.path.isabs(place):  # noqa: PTH117
             place = os.path.relpath(place, root.absolute())
         relative = Path(place).as_posix()
-        if relative == ".." or relative.startswith("../") or os.path.isabs(place):  # noqa: PTH117
+        if relative in (".", "..") or relative.startswith("../") or os.path.isabs(place) or Path(place).drive:  # noqa: PTH117
             raise UsageError(f"{text} in the list is not inside {root}", hint="its results would have no place")
         if relative in seen or any(_matches(part, options.exclude) for part in _and_parents(relative)):
             continue

@@ -286,4 +286,4 @@ def _lines(path: Path) -> tuple[str, ...]:
         text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UnreadableInput(f"cannot read the list {path}: {error.strerror or error}", path=path) from error
-    return tuple(text.splitlines())
+    return tuple(text.split("\n"))  # not splitlines(), which also splits at signs that names may hold

@@ -18,7 +18,7 @@ from av.stream import Disposition
 from realesr_cli.errors import EncodeFailed
 from realesr_cli.video.encoding import Encoding, tag
 from realesr_cli.video.matroska import set_display_size
-from realesr_cli.video.probe import VideoInfo, explained, opened
+from realesr_cli.video.probe import VideoInfo, address, explained, opened
 from realesr_cli.video.streams import StreamPlan
 from realesr_cli.video.transcode import Converter, converter_for
 from realesr_cli.video.writer import Segment, encode_error
@@ -55,7 +55,7 @@ def mux(
             explained(),
             opened(info.path) as source,
             av.open(
-                str(target), "w", format=plan.container.format, container_options=_muxer_options(plan, info)
+                address(target), "w", format=plan.container.format, container_options=_muxer_options(plan, info)
             ) as output,
         ):
             output.metadata.update(_kept(info.metadata, _FILE_TAGS))

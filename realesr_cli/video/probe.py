@@ -119,13 +119,20 @@ def explained() -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path, **options: Any) -> Iterator[av.container.InputContainer]:
-    """The container, for reading. Raises: UnreadableInput."""
+    """The container, for reading. Raises: UnreadableInput, UnsupportedInput (a list of other files)."""
     try:
-        container = av.open(str(path), metadata_errors="replace", **options)
+        container = av.open(address(path), metadata_errors="replace", options={"protocol_whitelist": "file"}, **options)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise unreadable(path, error) from error
     with container:
+        if container.format.name in _LISTS:
+            raise UnsupportedInput(f"{path} is a list of other files, not a film", hint="name the films", path=path)
         yield container
+
+
+def address(path: Path) -> str:
+    """What FFmpeg takes for this very file, whatever its name: others mean addresses, pipes and lists."""
+    return f"file:{path}"
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
@@ -140,6 +147,10 @@ def unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, av.InvalidDataError):
         reason = "it is no film, or its index is missing because it was cut off"
     return UnreadableInput(f"cannot read {path}: {reason}", path=path)
+
+
+_LISTS = ("concat", "concatf", "dash", "hls", "imf", "rtsp", "sdp", "smil")
+"""Formats whose files name others, which FFmpeg would read too."""
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

@@ -55,13 +55,16 @@ class Work:
         self.segments.append(segment)
 
     def tidy(self) -> None:
-        """Removes what killed runs have left half-written, and what is not in the journal. Raises: OutputError."""
+        """Removes what killed runs have left half-written, and pieces that the journal does not know.
+
+        Raises: OutputError.
+        """
         with replacing(_journal(self.folder)) as temporary:
             temporary.write_text("".join([self._header(), *map(self._line, self.segments)]), "utf-8")
         kept = {segment.path.name for segment in self.segments} | {"lock", _journal(self.folder).name}
         try:
             for path in self.folder.iterdir():
-                if path.name not in kept:
+                if path.name not in kept and path.name.lstrip(".").startswith(("segment-", "journal.")):
                     path.unlink()
         except OSError as error:
             raise OutputError(
@@ -102,6 +105,8 @@ def resumed(target: Path, fingerprint: Fingerprint, *, restart: bool, reporter: 
     Raises: UsageError (the work is of another source, model or options, or another process is at it), OutputError.
     """
     folder = work_folder(target)
+    if folder.is_symlink():
+        raise OutputError(f"{folder} is a link", hint="remove it: unfinished work has its own folder", path=folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+b")
@@ -161,9 +166,9 @@ def source_identity(path: Path) -> str:
 
 def _load(folder: Path, fingerprint: dict[str, Any], target: Path, *, restart: bool) -> Work:
     header, *pieces = _lines(_journal(folder)) or [{}]
-    if header.get("version") != _VERSION:
+    before = header.get("fingerprint")
+    if header.get("version") != _VERSION or not isinstance(before, dict):
         return Work(folder, fingerprint, [])
-    before = header["fingerprint"]
     different = sorted(key for key in fingerprint.keys() | before.keys() if fingerprint.get(key) != before.get(key))
     if different and not restart:
         raise UsageError(
@@ -172,19 +177,28 @@ def _load(folder: Path, fingerprint: dict[str, Any], target: Path, *, restart: b
         )
     work = Work(folder, fingerprint, [])
     for facts in [] if different else pieces:
-        path = folder / facts["file"]
-        if not path.is_file():
+        segment = _segment(folder, facts)
+        if segment is None:
             break  # what follows is made again
-        work.segments.append(
-            Segment(
-                path=path,
-                times=tuple(facts["times"]),
-                last_duration=facts["last_duration"],
-                faces=tuple(facts["faces"]),
-            )
-        )
-        work.can_seek = facts["can_seek"]
+        work.segments.append(segment)
+        work.can_seek = bool(facts.get("can_seek"))
     return work
+
+
+def _segment(folder: Path, facts: dict[str, Any]) -> Segment | None:
+    """The piece of a line of the journal, if it lies in the folder itself."""
+    try:
+        path = folder / facts["file"]
+        if path.parent != folder or path.is_symlink() or not path.is_file() or not facts["times"]:
+            return None
+        return Segment(
+            path=path,
+            times=tuple(map(int, facts["times"])),
+            last_duration=int(facts["last_duration"]),
+            faces=tuple(facts["faces"]),
+        )
+    except (LookupError, TypeError, ValueError, OSError):
+        return None
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -192,8 +206,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     found = []
     try:
         for line in path.read_text("utf-8").splitlines():
-            found.append(json.loads(line))
-    except (OSError, ValueError):
+            facts = json.loads(line)
+            if not isinstance(facts, dict):
+                break
+            found.append(facts)
+    except (OSError, ValueError, RecursionError):
         pass
     return found
 

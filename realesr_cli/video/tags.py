@@ -106,7 +106,7 @@ def stated_chroma_location(path: Path, index: int = 0) -> ChromaLocation | None:
 
     H.264, HEVC and AV1 can say it. FFmpeg decodes it and PyAV does not show it, but a filter that prints headers does.
     """
-    with av.open(path) as container:
+    with av.open(f"file:{path}") as container:  # whatever its name
         stream = container.streams.video[index]
         if stream.codec_context.name in _CENTRED_CODECS:
             return "center"

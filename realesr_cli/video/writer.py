@@ -19,6 +19,7 @@ import av
 from realesr_cli.atomic import output_error
 from realesr_cli.errors import EncodeFailed, RealesrError
 from realesr_cli.video.encoding import Encoding, configure, tag
+from realesr_cli.video.probe import address
 
 # Frames that a decoder waits for at most before it shows one, and some more.
 _LONGEST_DELAY = 1000
@@ -49,7 +50,7 @@ class SegmentWriter:
         self._last_duration = 0
         self._last_dts: int | None = None
         try:
-            self._container = av.open(str(path), "w", format=segment_suffix(encoding).removeprefix("."))
+            self._container = av.open(address(path), "w", format=segment_suffix(encoding).removeprefix("."))
             stream: Any = self._container.add_stream(encoding.encoder, rate=encoding.frame_rate)
             self._stream = stream
             configure(self._stream.codec_context, encoding)

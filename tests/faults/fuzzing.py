@@ -4,7 +4,7 @@
 
 makes files number FIRST to FIRST + COUNT - 1 of each KIND (`KINDS`) in FOLDER, reads them as the program does, and
 prints one JSON object, by kind: how many were `loaded` and `refused`, the `problems` (number and what happened), and
-the worst `seconds` (of the processor) and `memory_mib` of a single file. Each file follows from its kind and number alone.
+the worst `seconds` (of the processor) and `memory_mib` of a single file. Each file follows from its kind and number.
 
 A problem is anything but a result or a one-line `RealesrError`: another exception, a file written, a process started,
 a socket opened (all seen by an audit hook), or memory out of proportion. A file that takes too long ends the process

@@ -6,6 +6,7 @@ stage of a run; stages are run in a row, each from the average of the one before
 
 import copy
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -86,6 +87,8 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig,
     Raises: ConfigError (naming file and key).
     """
     table = _read(path)
+    if not any(one.partition("=")[0].strip() == "run.folder" for one in overrides):
+        _check_place(table, path)
     within = [one for one in overrides if one.lstrip().startswith("stage.")]
     others = [one for one in overrides if one not in within]
     table = apply_overrides(table, within)
@@ -108,6 +111,23 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig,
     if any(config.scale != configs[0].scale for config in configs):
         raise ConfigError(f"{path}: stages of one run must have one scale", path=path)
     return tuple(configs)
+
+
+def _check_place(table: Table, path: Path) -> None:
+    """Raises: ConfigError, if somebody else's file could have a run written wherever it likes."""
+    stages = table.get("stage")
+    for one in (table, *(stages if isinstance(stages, list) else ())):
+        run = one.get("run") if isinstance(one, dict) else None
+        folder = run.get("folder") if isinstance(run, dict) else None
+        if not isinstance(folder, str) or "\0" in folder:
+            continue  # none, or one that `from_table` will name
+        place = Path(os.path.abspath(folder))  # noqa: PTH100 - a folder that is not there yet
+        if not any(place.is_relative_to(home) for home in (path.absolute().parent, path.resolve().parent, Path.cwd())):
+            raise ConfigError(
+                f"{path}: run.folder = {folder!r} lies outside the folder of the file and the current one",
+                hint="if that is where the run shall be written, say so with -o",
+                path=path,
+            )
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
