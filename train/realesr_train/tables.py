@@ -59,7 +59,7 @@ def from_table(cls: type[Record], table: Mapping[str, Any], where: str = "") -> 
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where} = {table!r} must be a table")
-    hints = _types_of(cls)
+    hints = _types_of(cls)  # type: ignore[arg-type]
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in names:
