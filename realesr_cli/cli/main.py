@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from realesr_cli import __version__
+from realesr_cli import __version__, machine
 from realesr_cli.cli import compare, data, directory, doctor, eval, faces, image, models, train, video
 from realesr_cli.errors import RealesrError
 
@@ -32,14 +32,22 @@ app.command("doctor")(doctor.doctor)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"realesr {__version__}")
+        print(f"realesr {__version__}", flush=True)
+        for name, value in machine.facts().items():
+            print(f"{name:8} {value}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of everything, for a bug report, and stop.",
+        ),
     ] = False,
 ) -> None:
     pass

@@ -25,6 +25,7 @@ _LIGHT = {
     "image_formats",
     "image_header",
     "journal",
+    "machine",
     "metadata",
     "naming",
     "tiff",
@@ -146,6 +147,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
     for arguments in (
         ["--version"],
         ["--help"],
+        ["models", "clean"],
         ["image", "--help"],
         ["directory", "--help"],
         ["video", "--help"],
