@@ -1,9 +1,7 @@
-"""`realesr doctor`, `--version` and completion."""
+"""`realesr doctor` and `--version`."""
 
 import os
 import platform
-import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,12 +71,3 @@ def test_no_arguments_is_help(realesr: Callable[..., Any]) -> None:
     done = realesr()
     assert done.status == 2
     assert "Usage: realesr" in done.out + done.err
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_completion_scripts(cache: Path) -> None:
-    """The shell is found by looking at the parent process, so there must be one."""
-    line = f"{shlex.quote(sys.executable)} -m realesr_cli --show-completion; exit $?"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, env=environment)
-    assert "_REALESR" in done.stdout.upper()

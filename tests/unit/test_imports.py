@@ -73,7 +73,7 @@ _SHARED = {
     "reporting",
     "weights",
 }
-_TRAINING_COMMANDS = {"cli.data", "cli.train", "cli.eval", "comparison"}
+_TRAINING_COMMANDS = {"cli.command_tree", "cli.data", "cli.train", "cli.eval", "comparison"}
 _PURE = {"degradation", "losses", "discriminators", "metrics", "features"}
 """Formulas: torch, numpy, the standard library, themselves, the feature networks and the configuration."""
 
