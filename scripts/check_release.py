@@ -73,7 +73,8 @@ def check_contents(wheel: Path) -> None:
 
 
 def licence_files() -> list[Path]:
-    return [ROOT / "LICENSE", *sorted((ROOT / "train" / "realesr_train").rglob("LICENSE-*"))]
+    packages = (ROOT / "realesr_cli", ROOT / "train" / "realesr_train")
+    return [ROOT / "LICENSE", *(path for home in packages for path in sorted(home.rglob("LICENSE-*")))]
 
 
 class Borrowed:
@@ -103,7 +104,7 @@ class Pipx:
     """`pipx install`, with everything of pipx in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.home = folder / "pipx" / "venvs"
+        self.home = folder / "pipx" / "venvs" / "realesr-cli"
         self.program = folder / "bin" / "realesr"
         self.man_page = folder / "man" / "man1" / "realesr.1"
         self.environment = os.environ | {

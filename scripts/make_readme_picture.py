@@ -1,6 +1,6 @@
 """Makes the README's before/after picture: the photo enlarged by bicubic interpolation, and by realesr.
 
-python scripts/make_readme_picture.py assets/budgie.jpg assets/before_after.jpg [-m MODEL]
+python scripts/make_readme_picture.py assets/budgie.jpg docs/pictures/before_after.jpg [-m MODEL]
 """
 
 import argparse
