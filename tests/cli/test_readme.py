@@ -27,7 +27,7 @@ SETUP = ("python3 -m venv", ".venv/bin/pip install", ".venv/bin/pytest", "pipx i
 def commands_of(page: Path) -> list[str]:
     """The lines of its `sh` blocks, without comments. What is not to be run stands in a block of another kind."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+    return [re.split(r"\s+# ", line)[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
 @pytest.fixture
@@ -41,11 +41,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a.jpg", "b.png", "c.webp", "scan.tif", "logo.png"):
         (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, small)[1].tobytes())
     write_clip(tmp_path / "film.mp4", count=15, audio_at=[Fraction(0)])
-    (tmp_path / "photos").mkdir()
-    shutil.copy(tmp_path / "photo.jpg", tmp_path / "photos")
-    photo = cv2.imread(str(tmp_path / "photo.jpg"))
+    (tmp_path / "photos").mkdir()  # of a size that can be trained on
+    cv2.imwrite(str(tmp_path / "photos" / "photo.jpg"), budgie)
     for number in range(3):
-        cv2.imwrite(str(tmp_path / "photos" / f"turned {number}.png"), cv2.rotate(photo, number))
+        cv2.imwrite(str(tmp_path / "photos" / f"turned {number}.png"), cv2.rotate(budgie, number))
     return tmp_path
 
 
@@ -81,7 +80,7 @@ def test_the_commands_of_the_readme(realesr: Callable[..., Any], stocked_cache: 
     assert size_of(folder / "photo_x4.jpg") == (320, 480)
     assert size_of(folder / "large.png") == (200, 300)
     assert size_of(folder / "mine.png") == (160, 240)
-    assert size_of(folder / "photos_x4" / "photo.jpg") == (320, 480)
+    assert size_of(folder / "photos_x4" / "photo.jpg") == (640, 960)
     assert read_clip(folder / "film_x4.mp4").frames[14].shape == (192, 256, 3)
 
 
