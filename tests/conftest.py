@@ -4,6 +4,7 @@ With REALESR_REQUIRE_GOLDEN=1 an absent file is a failure instead, so that a ful
 """
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,25 +117,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
-@pytest.fixture
-def stocked_cache(cache: Path, weights_file: Finder) -> Path:
-    """A cache that holds the official models as the fall-back package gives them, and LPIPS's smallest backbone; no
-    network is needed.
-    """
+@pytest.fixture(scope="session")
+def _stock(weights_file: Finder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `stocked_cache` is a copy of."""
     import hashlib
 
     from realesr_cli import cache as cache_files
     from realesr_cli.models.reading import read_weights, safetensors_bytes
 
-    for name, file in (
-        ("realesrgan-x4plus", "realesrgan-x4plus.param"),
-        ("realesr-general-x4v3", "ncnn/realesr-general-x4v3.param"),
-        ("realesr-general-wdn-x4v3", "ncnn/realesr-general-wdn-x4v3.param"),
-        ("realesr-animevideov3", "ncnn/realesr-animevideov3-x4.param"),
-        ("squeezenet1.1", "perceptual/squeezenet1_1-features.safetensors"),
-    ):
-        data = safetensors_bytes(read_weights(weights_file(file)).tensors, {"name": name})
-        cache_files.store(f"{name}.safetensors", data, hashlib.sha256(data).hexdigest(), "test")
-    detector = weights_file("face_detection_yunet_2023mar.onnx")
-    cache_files.store(detector.name, detector, cache_files.sha256_of(detector), "test")
+    stock = tmp_path_factory.mktemp("stock")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REALESR_CACHE", str(stock))
+        for name, file in (
+            ("realesrgan-x4plus", "realesrgan-x4plus.param"),
+            ("realesr-general-x4v3", "ncnn/realesr-general-x4v3.param"),
+            ("realesr-general-wdn-x4v3", "ncnn/realesr-general-wdn-x4v3.param"),
+            ("realesr-animevideov3", "ncnn/realesr-animevideov3-x4.param"),
+            ("squeezenet1.1", "perceptual/squeezenet1_1-features.safetensors"),
+        ):
+            data = safetensors_bytes(read_weights(weights_file(file)).tensors, {"name": name})
+            cache_files.store(f"{name}.safetensors", data, hashlib.sha256(data).hexdigest(), "test")
+        detector = weights_file("face_detection_yunet_2023mar.onnx")
+        cache_files.store(detector.name, detector, cache_files.sha256_of(detector), "test")
+    return stock
+
+
+@pytest.fixture
+def stocked_cache(cache: Path, _stock: Path) -> Path:
+    """A cache that holds the official models as the fall-back package gives them, and LPIPS's smallest backbone; no
+    network is needed.
+    """
+    shutil.copytree(_stock, cache)  # with the times of the files, so that none is read again
     return cache

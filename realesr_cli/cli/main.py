@@ -8,8 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from realesr_cli import __version__
-from realesr_cli.cli import compare, data, directory, doctor, eval, faces, image, models, train, video
+from realesr_cli import __version__, machine
+from realesr_cli.cli import compare, completion, data, directory, doctor, eval, faces, image, models, train, video
 from realesr_cli.errors import RealesrError
 
 _INTERRUPTED = (130, 143)
@@ -18,6 +18,7 @@ app = typer.Typer(
     name="realesr",
     help="Upscale pictures and films with the Real-ESRGAN family of networks.",
     rich_markup_mode=None,
+    add_completion=False,  # it edits shells' start files, and each TAB would start this program
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,18 +33,27 @@ app.add_typer(data.app, name="data", help="Make low-resolution pictures of clean
 app.command("train")(train.train)
 app.command("eval")(eval.evaluate)
 app.command("doctor")(doctor.doctor)
+app.command("completion")(completion.completion)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"realesr {__version__}")
+        print(f"realesr {__version__}", flush=True)
+        for name, value in machine.facts().items():
+            print(f"{name:8} {value}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of everything, for a bug report, and stop.",
+        ),
     ] = False,
 ) -> None:
     pass

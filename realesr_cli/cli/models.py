@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from realesr_cli import catalog, weights
+from realesr_cli import cache, catalog, weights
 from realesr_cli.cli.flags import Json, Offline, Overwrite
 from realesr_cli.cli.run import Run, report_failure, running
 from realesr_cli.errors import ChecksumMismatch, ModelError, OutputExists, UsageError
@@ -106,6 +106,28 @@ def remove(name: Name, json: Json = False) -> None:
     with running("models remove", json=json, name=name) as run:
         weights.remove(name)
         _show(run, "removed", {"name": name}, f"removed {name}")
+
+
+@app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it they are only named.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete all that realesr keeps on this machine: networks, those that you added, unfinished downloads."""
+    with running("models clean", json=json, yes=yes) as run:
+        folder, files, total = weights.cache_folder(), weights.cached_files(), 0
+        for file in files:
+            size_bytes = file.stat().st_size
+            total += size_bytes
+            _show(run, "removed" if yes else "would_remove", {"path": file, "bytes": size_bytes}, str(file))
+        if yes:
+            cache.clean(files)
+            run.summary["done"] += len(files)
+        left = sorted(path.name for path in folder.iterdir()) if yes and folder.is_dir() else []
+        text = f"{len(files)} files, {_size(total)} in {folder}"
+        text += " deleted" if yes else "; `realesr models clean --yes` deletes them" if files else ": nothing to delete"
+        text += f"; not made by realesr, or in use, and left: {', '.join(left[:5])}" if left else ""
+        _show(run, "cleaned", {"folder": folder, "files": len(files), "bytes": total, "done": yes, "left": left}, text)
 
 
 @app.command()

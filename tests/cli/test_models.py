@@ -148,6 +148,26 @@ def test_add_path_and_remove(cache: Path, pair: tuple[Path, Path]) -> None:
     assert run("remove", "mine").exit_code == 3
 
 
+def test_clean_first_names_what_it_would_delete_and_then_leaves_nothing(filled: Path, cache: Path) -> None:
+    asked = run("clean")
+    files = sorted(str(path) for path in cache.iterdir())
+    assert asked.exit_code == 0
+    assert asked.stdout.splitlines()[:-1] == files
+    assert "clean --yes" in asked.stdout.splitlines()[-1]
+    assert sorted(str(path) for path in cache.iterdir()) == files
+    done = run("clean", "--yes", "--json")
+    assert [event["path"] for event in events(done, "removed")] == files
+    assert events(done, "cleaned")[0]["done"] is True
+    assert not cache.exists()
+    assert "nothing to delete" in run("clean").stdout
+
+
+def test_clean_leaves_and_names_what_is_not_its_own(filled: Path, cache: Path) -> None:
+    (cache / "thesis.pdf").write_text("mine")
+    assert "left: thesis.pdf" in run("clean", "--yes").stdout
+    assert [path.name for path in cache.iterdir()] == ["thesis.pdf"]
+
+
 def test_add_refuses_what_is_no_network(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_text("<html>")
     result = run("add", tmp_path / "x.pth")

@@ -25,6 +25,7 @@ _LIGHT = {
     "image_formats",
     "image_header",
     "journal",
+    "machine",
     "metadata",
     "naming",
     "tiff",
@@ -72,7 +73,7 @@ _SHARED = {
     "reporting",
     "weights",
 }
-_TRAINING_COMMANDS = {"cli.data", "cli.train", "cli.eval", "comparison"}
+_TRAINING_COMMANDS = {"cli.command_tree", "cli.data", "cli.train", "cli.eval", "comparison"}
 _PURE = {"degradation", "losses", "discriminators", "metrics", "features"}
 """Formulas: torch, numpy, the standard library, themselves, the feature networks and the configuration."""
 
@@ -146,6 +147,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
     for arguments in (
         ["--version"],
         ["--help"],
+        ["models", "clean"],
         ["image", "--help"],
         ["directory", "--help"],
         ["video", "--help"],

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from realesr_cli import auto, catalog, weights
+from realesr_cli import cache as cache_files
 from realesr_cli.catalog import CatalogEntry
 from realesr_cli.errors import (
     ChecksumMismatch,
@@ -241,6 +243,47 @@ def test_remove_takes_all_files_of_a_name_and_nothing_else(by_hand: Path, own: P
     weights.remove("mine")
     assert list((cache / "added").iterdir()) == []
     assert own.exists()
+
+
+class TestClean:
+    """`realesr models clean`: what realesr has put into the cache goes, and nothing else."""
+
+    @pytest.fixture
+    def full(self, by_hand: Path, own: Path, cache: Path) -> Iterator[list[str]]:
+        """A cache with a file of each kind that realesr leaves; their names."""
+        weights.resolve("tiny", offline=True)  # writes the record
+        weights.add(own, "mine")
+        cache_files.store("of-an-earlier-version.pth", b"x", hashlib.sha256(b"x").hexdigest(), "test")
+        for name in ("J.pth.part", ".Tiny_x4.pth.lock", ".Tiny_x4.pth.4711.part", ".tiny.4711.part.safetensors"):
+            (cache / name).write_bytes(b"x")
+        yield sorted(str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file())
+        shutil.rmtree(cache, ignore_errors=True)
+
+    def test_everything_goes_and_the_folder_too(self, full: list[str], cache: Path) -> None:
+        found = weights.cached_files()
+        assert sorted(str(path.relative_to(cache)) for path in found) == full
+        assert len(full) == 10
+        cache_files.clean(found)
+        assert not cache.exists()
+        assert weights.cached_files() == ()
+
+    def test_files_of_others_stay(self, full: list[str], cache: Path) -> None:
+        theirs = {"notes.json", "picture.png", "added/thesis.txt", "mine.part", "Tiny_x4.pth.bak", ".x.lock"}
+        for name in theirs:
+            (cache / name).write_text("[]")
+        cache_files.clean(weights.cached_files())
+        assert {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file()} == theirs
+
+    def test_nothing_outside_the_cache_is_ever_deleted(self, full: list[str], own: Path) -> None:
+        cache_files.clean([own])
+        assert own.is_file()
+
+    def test_a_download_under_way_is_left_alone(self, full: list[str], cache: Path) -> None:
+        with (cache / ".Tiny_x4.pth.lock").open("rb+") as file:
+            assert cache_files.try_lock(file)
+            names = {path.name for path in weights.cached_files()}
+        assert not any("Tiny" in name for name in names)
+        assert "J.pth.part" in names
 
 
 def test_present_names_include_damaged_files(by_hand: Path, own: Path) -> None:
