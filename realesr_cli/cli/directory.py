@@ -199,7 +199,7 @@ def directory(
             if not ready:
                 return
             loaded = ready[0].model
-            settings = pixel_settings(loaded, options, tile_options, devices[0], faces[0] if faces else None)
+            settings = pixel_settings(loaded, options, tile_options, devices[0], faces[0].settings() if faces else None)
             books = Books(place, options, settings, loaded.scale, run.reporter)
             batches = arrivals(place, options, idle_s=watch_idle, failed=tally.failed) if watching else iter([planned])
             for jobs in batches:

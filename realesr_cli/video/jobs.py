@@ -294,7 +294,6 @@ class _Y4m:
         self._last: Frame | None = None
         self._step: int | None = None
         self.is_variable = False
-        self.written_bytes = 0
         aspect = encoding.sample_aspect or Fraction(1)
         colours = "FULL" if encoding.colour.full_range else "LIMITED"
         header = (
@@ -316,7 +315,6 @@ class _Y4m:
 
     def _write(self, data: bytes) -> None:
         self._stream.write(data)
-        self.written_bytes += len(data)
 
 
 def _piped_format(source: str) -> str:

@@ -29,8 +29,6 @@ _Enlarged = tuple[Pixels, int, list[Any]]
 class Sink(Protocol):
     """Where enlarged frames go, in order."""
 
-    written_bytes: int
-
     def write(self, image: av.VideoFrame, frame: Frame, faces: list[Any]) -> None:
         """`faces` is the memory of faces after this frame."""
 
