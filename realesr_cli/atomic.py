@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import shutil
+import socket
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +20,9 @@ _TEMPORARY = re.compile(r"\.(.+)\.\d+\.part(\.[^.]+|)", re.DOTALL)
 
 
 def _temporary_name(path: Path) -> Path:
-    end = f".{os.getpid()}.part{path.suffix}"
+    # processes of several machines, or of containers that number theirs alike, may write into one folder
+    machine = zlib.crc32(socket.gethostname().encode())
+    end = f".{os.getpid()}{machine:010}.part{path.suffix}"
     stem = os.fsencode(path.stem)[: NAME_BYTES - len(os.fsencode(end)) - 1]
     return path.with_name(f".{stem.decode(errors='ignore')}{end}")
 

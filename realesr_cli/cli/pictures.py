@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from realesr_cli.cli.run import Run, report_failure
 from realesr_cli.errors import ModelNotFound, RealesrError, UnreadableInput, UsageError
 from realesr_cli.naming import STANDARD
 from realesr_cli.options import DeviceOptions, FaceOptions, TileOptions
-from realesr_cli.ready import ModelOptions, load, make_ready
+from realesr_cli.ready import Loaded, ModelOptions, load, make_ready
 from realesr_cli.reporting import Reporter
 
 if TYPE_CHECKING:
+    from realesr_cli.cluster import Crew
     from realesr_cli.faces.enhance import FaceEnhancer
     from realesr_cli.upscaler import Upscaler
 
@@ -70,6 +72,52 @@ def upscalers(
                 enhancers.append(enhancer)
                 run.reporter.emit("restorer", **enhancer.facts())
         yield ready, enhancers
+
+
+@contextmanager
+def on_cluster(
+    where: str,
+    model: str,
+    device: DeviceOptions,
+    tile: TileOptions,
+    run: Run,
+    *,
+    denoise: float | None,
+    blend: str | None,
+    faces: FaceOptions | None,
+    offline: bool,
+    for_films: bool = False,
+) -> Iterator[tuple[Loaded, Callable[..., AbstractContextManager[Crew[Any, Any]]]]]:
+    """Yields the networks, loaded here to plan with, and what starts workers of the cluster that hold them."""
+    from realesr_cli.cluster import connected
+    from realesr_cli.cluster_jobs import crew
+
+    with connected(where) as cluster:
+        need = cluster.need(device.device, device.threads)
+        options, reason = model_options(
+            model,
+            tile,
+            denoise=denoise,
+            blend=blend,
+            faces=faces,
+            offline=offline,
+            device_type=lambda: "cuda" if need.gpus else "cpu",
+            for_films=for_films,
+        )
+        loaded = load(options, run.reporter)
+        yield (
+            loaded,
+            partial(
+                crew,
+                cluster,
+                options,
+                need,
+                device.precision,
+                reason=reason,
+                sha256s=loaded.sha256s,
+                reporter=run.reporter,
+            ),
+        )
 
 
 def model_options(

@@ -29,7 +29,7 @@ from realesr_cli.video.mux import mux
 from realesr_cli.video.pieces import MadePiece, Piece, PieceWriter, find_pieces
 from realesr_cli.video.reader import FrameReader
 from realesr_cli.video.stream import stream_frames
-from realesr_cli.video.writer import Segment
+from realesr_cli.video.writer import Segment, segment_suffix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,7 +240,7 @@ def _farm_segments(
         first=len(work.segments),
         after=work.last_pts,
         can_seek=work.can_seek,
-        place=work.path,
+        place=lambda number: work.path(number).with_suffix(segment_suffix(film.encoding)),
     )
     with closing(pieces):
         farm(film, pieces, done)
