@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from realesr_cli import __version__
 from realesr_cli.atomic import output_error
-from realesr_cli.cluster import Cluster, Crew, Facts, Need
+from realesr_cli.cluster import Cluster, Need
+from realesr_cli.crew import Crew, Facts
 from realesr_cli.errors import ModelError, RealesrError, UnsupportedInput, UsageError
 from realesr_cli.naming import ImageJob
 from realesr_cli.options import DeviceOptions, Precision, VideoOptions

@@ -75,7 +75,7 @@ def main() -> None:
     jpeg = STORAGE_MB_PER_S * 1e6 / (fastest * JPEG_BYTES_PER_MP)
     png = STORAGE_MB_PER_S * 1e6 / (fastest * PNG_BYTES_PER_MP)
     print(
-        f"storage of {STORAGE_MB_PER_S:.0f} MB/s takes the results of {jpeg:.0f} such workers (JPEG), {png:.0f} (PNG)"
+        f"storage of {STORAGE_MB_PER_S:.0f} MB/s is full with the results of {jpeg:.0f} workers (JPEG), {png:.0f} (PNG)"
     )
     for name, rate in (("JPEG", JPEG_RATE), ("PNG", PNG_RATE)):
         cores = 1 / rate + 1 / (READ_RATE * SCALE**2)

@@ -21,7 +21,7 @@ from realesr_cli.ready import Loaded, ModelOptions, load, make_ready
 from realesr_cli.reporting import Reporter
 
 if TYPE_CHECKING:
-    from realesr_cli.cluster import Crew
+    from realesr_cli.crew import Crew
     from realesr_cli.faces.enhance import FaceEnhancer
     from realesr_cli.upscaler import Upscaler
 
