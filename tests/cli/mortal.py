@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ from realesr_cli import cluster_jobs
 
 
 class Mortal(cluster_jobs.Worker):
-    """Notes what it begins, and dies once at each of the moments that a picture's name may say, or always."""
+    """Notes what it begins, waits for a second worker where a name says so, and dies once at each moment that one says."""
 
     def pictures(self, jobs: Any, options: Any, ledger: Any) -> Any:
         with Path("begun").open("a") as file:
             file.writelines(f"{job.source.name}\n" for job in jobs)
         names = " ".join(job.source.name for job in jobs)
+        Path(f"worker {os.getpid()}").touch()
+        ends = time.monotonic() + 100
+        while "waits" in names and len(list(Path().glob("worker *"))) < 2 and time.monotonic() < ends:
+            time.sleep(0.05)
         if "always dies" in names or ("dies at once" in names and _first_time("at once")):
             os.kill(os.getpid(), signal.SIGKILL)
         if "dies half" in names and _first_time("half"):

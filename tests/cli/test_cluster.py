@@ -79,11 +79,11 @@ def run(realesr: Command, model_file: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def _folder(*names: str) -> None:
-    """Pictures of 40x44 and more in `in`; every fifth is larger than what goes together."""
+    """Pictures of 40x44 in `in`, and those that wait or are called large of a size of which each goes by itself."""
     for seed, name in enumerate(names):
         path = Path("in") / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        size = (220, 200) if seed % 5 == 4 else (40, 44)
+        size = (220, 200) if name.startswith(("large", "waits")) else (40, 44)
         write_image(path, Image(pixels=np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)))
 
 
@@ -103,20 +103,22 @@ def _facts(done: Any) -> tuple[Any, ...]:
 
 
 def test_a_folder_gives_the_same_files_events_and_status_as_on_one_machine(address: str, run: Command) -> None:
-    _folder("a.png", "b.jpg", "sub/c.webp", "d.png", "large.png", "e.png")
+    # more that wait than one worker takes at once
+    waiting = tuple(f"waits {number}.png" for number in range(4))
+    _folder("a.png", "b.jpg", "sub/c.webp", "d.png", *waiting)
     Path("in/bad.png").write_bytes(b"no picture")
     here = run("directory", "in", "-o", "out")
     Path("out").rename("here")
     there = run("directory", "in", "-o", "out", "--cluster", address)
     assert there.status == here.status == 1, str(there.events("failed"))
     assert _facts(there) == _facts(here)
-    assert _results("out") == _results("here") and len(_results("out")) == 6
+    assert _results("out") == _results("here") and len(_results("out")) == 8
     workers = there.events("worker")
     assert len({worker["pid"] for worker in workers}) == 2 and len(there.events("model")) == 1
     assert not list(Path("out").glob(".realesr-probe*"))
     # what workers have written down is known to the next run, wherever it is made
     again = run("directory", "in", "-o", "out")
-    assert (again.status, again.events("summary")[0]["skipped"]) == (1, 6)
+    assert (again.status, again.events("summary")[0]["skipped"]) == (1, 8)
     Path("in/bad.png").unlink()
     write_image(Path("in/a.png"), Image(pixels=np.zeros((9, 9, 3), np.uint8)), overwrite=True)
     changed = run("directory", "in", "-o", "out", "--cluster", address, "--skip-existing")
