@@ -10,7 +10,7 @@ from realesr_cli import cluster_jobs
 
 
 class Mortal(cluster_jobs.Worker):
-    """Notes what it begins, waits for a second worker where a name says so, and dies once at each moment that one says."""
+    """Notes what it begins; waits for a second worker, and dies, once at each moment, where a name says so."""
 
     def pictures(self, jobs: Any, options: Any, ledger: Any) -> Any:
         with Path("begun").open("a") as file:
