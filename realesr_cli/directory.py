@@ -6,7 +6,7 @@ The pictures themselves go through image_jobs.py, as those of `realesr image` do
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 from realesr_cli.atomic import check_inside, output_error
 from realesr_cli.errors import InputError, OutputError, OutputExists, RealesrError, UnreadableInput, UsageError
-from realesr_cli.faces.enhance import FaceEnhancer
 from realesr_cli.image_io import read_image
 from realesr_cli.image_jobs import PictureOptions
-from realesr_cli.journal import Entry, Identity, Journal, file_sha256, settings_key
+from realesr_cli.journal import Entry, Identity, Journal, append, file_sha256, journal_path, settings_key
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.naming import ImageJob, refuse_collisions, suffix_for
 from realesr_cli.options import DeviceOptions, TileOptions
@@ -147,9 +146,12 @@ def pixel_settings(
     options: PictureOptions,
     tile: TileOptions,
     device: DeviceOptions,
-    faces: FaceEnhancer | None = None,
+    faces: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All that decides what the results look like. Device and tiles do not: they change rounding at most."""
+    """All that decides what the results look like. Device and tiles do not: they change rounding at most.
+
+    `faces` is what `face_settings` says.
+    """
     return {
         "model": model.sha256,
         "size": dataclasses.asdict(options.size),
@@ -161,8 +163,45 @@ def pixel_settings(
         "self_ensemble": tile.self_ensemble,
         "keep_colours": tile.keep_colours,
         "precision": device.precision,
-        "faces": None if faces is None else faces.settings(),
+        "faces": faces,
     }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ledger:
+    """What it takes to write results down where they are made, which may be another process."""
+
+    root: Path
+    output: Path
+    settings: str
+    sources: Mapping[int, Identity]
+    """What the source of each job was when the work was handed out, by the job's number."""
+    journal: Path
+
+    def entry(self, job: ImageJob, temporary: Path) -> Entry:
+        """The line for a result that lies complete at `temporary`. Raises: UnreadableInput (another source now)."""
+        before = self.sources.get(job.id)
+        try:
+            sha256 = file_sha256(job.source)
+        except OSError:
+            sha256 = ""
+        made = Identity.of(temporary)
+        if before is None or made is None or before != Identity.of(job.source):
+            raise UnreadableInput(f"{job.source} has changed while it was enlarged", hint="try again", path=job.source)
+        return Entry(
+            source=job.source.relative_to(self.root).as_posix(),
+            target=job.target.relative_to(self.output).as_posix(),
+            settings=self.settings,
+            source_is=before,
+            source_sha256=sha256,
+            target_is=made,
+        )
+
+    def complete(self, job: ImageJob, temporary: Path) -> Entry:
+        """The same, written down. Raises: UnreadableInput, OutputError."""
+        entry = self.entry(job, temporary)
+        append(self.journal, entry)
+        return entry
 
 
 class Books:
@@ -171,8 +210,8 @@ class Books:
     def __init__(
         self, folder: Folder, options: PictureOptions, settings: dict[str, Any], scale: int, reporter: Reporter
     ) -> None:
-        part = f"{folder.shard.number}-of-{folder.shard.count}" if folder.shard else ""
-        self._journal = Journal(folder.output, part)
+        self._part = f"{folder.shard.number}-of-{folder.shard.count}" if folder.shard else ""
+        self._journal = Journal(folder.output, self._part)
         self._folder = folder
         self._options = options
         self._settings = settings_key(settings)
@@ -245,24 +284,28 @@ class Books:
 
         Raises: UnreadableInput (the source has changed meanwhile), OutputError.
         """
-        before = self._sources.get(job.id)
-        try:
-            sha256 = file_sha256(job.source)
-        except OSError:
-            sha256 = ""
-        made = Identity.of(temporary)
-        if before is None or made is None or before != Identity.of(job.source):
-            raise UnreadableInput(f"{job.source} has changed while it was enlarged", hint="try again", path=job.source)
-        self._journal.add(
-            Entry(
-                source=job.source.relative_to(self._folder.root).as_posix(),
-                target=self._target(job),
-                settings=self._settings,
-                source_is=before,
-                source_sha256=sha256,
-                target_is=made,
-            )
+        self._journal.add(self.ledger([job]).entry(job, temporary))
+
+    def ledger(self, jobs: Iterable[ImageJob], worker: int | None = None) -> Ledger:
+        """What a worker of a cluster needs to write these jobs down, in a file of its own."""
+        return Ledger(
+            root=self._folder.root,
+            output=self._folder.output,
+            settings=self._settings,
+            sources={job.id: self._sources[job.id] for job in jobs if job.id in self._sources},
+            journal=journal_path(self._folder.output, ".".join(filter(None, (self._part, f"worker-{worker}")))),
         )
+
+    def know(self, entry: Entry) -> None:
+        """Takes over what a worker has written down."""
+        self._journal.know(entry)
+
+    def made_by(self, worker: int, job: ImageJob) -> bool:
+        """Whether a worker that nothing more will be heard of has finished this job."""
+        before = self._journal.find(self._target(job))
+        self._journal.read(self.ledger([], worker).journal)
+        entry = self._journal.find(self._target(job))
+        return entry is not None and entry != before and entry.target_is == Identity.of(job.target)
 
     def _target(self, job: ImageJob) -> str:
         return job.target.relative_to(self._folder.output).as_posix()

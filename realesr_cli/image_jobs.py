@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, zip_longest
@@ -52,6 +53,7 @@ _MEMORY_SHARE = 0.5
 
 HOPELESS = (UsageError, ModelError, DeviceUnavailable, DiskFull)
 """Errors that every further file would meet as well: no use in going on."""
+_ALONE = nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +145,7 @@ def run_jobs(
     done: Callable[[ImageJob], None],
     on_complete: Callable[[ImageJob, Path], None] = lambda job, path: None,
     faces: Sequence[FaceEnhancer] = (),
+    turn: AbstractContextManager[Any] = _ALONE,
 ) -> None:
     """Enlarges every job's picture; reading and writing overlap with the network.
 
@@ -150,6 +153,7 @@ def run_jobs(
     are to be restored. `done` and `fail` are called for each job, in order, in the caller's thread. The run goes on
     after a failed file unless `fail` raises.
     `on_complete` is told the temporary file of each result just before it gets its name, in the thread that writes it.
+    `turn` is entered for each picture's time in the network: by several calls that share one upscaler.
     """
     scale = upscalers[0].model.scale
     small_px = min(upscaler.small_px for upscaler in upscalers)
@@ -232,11 +236,21 @@ def run_jobs(
     run_pipelines(
         _groups(jobs, small_px),
         load=load,
-        work=[partial(work, *worker) for worker in zip_longest(upscalers, faces)],
+        work=[partial(_in_turn, turn, partial(work, *worker)) for worker in zip_longest(upscalers, faces)],
         save=save,
         on_done=on_done,
         on_error=on_error,
     )
+
+
+def _in_turn(
+    turn: AbstractContextManager[Any],
+    work: Callable[[Group, list[Loaded]], Generator[_Part, None, None]],
+    group: Group,
+    loaded: list[Loaded],
+) -> Generator[_Part, None, None]:
+    with turn:
+        yield from work(group, loaded)
 
 
 def _groups(jobs: Iterable[ImageJob], small_px: int) -> Iterator[Group]:

@@ -69,33 +69,51 @@ class Journal:
     """
 
     def __init__(self, folder: Path, part: str = "") -> None:
-        self._path = folder / f"{_NAME}{part and '.' + part}.jsonl"
+        self._path = journal_path(folder, part)
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         # in the order of their age, so that the last word on a result counts
         found = sorted(folder.glob(f"{_NAME}*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
         for path in found:
-            for line in path.read_bytes().splitlines():
-                entry = _parsed(line)
-                if entry is not None:
-                    self._entries[entry.target] = entry
+            self.read(path)
+
+    def read(self, path: Path) -> None:
+        """Takes over the entries of a file that another process has written."""
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            entry = _parsed(line)
+            if entry is not None:
+                self.know(entry)
+
+    def know(self, entry: Entry) -> None:
+        """Takes over an entry that another process has written down."""
+        self._entries[entry.target] = entry
 
     def find(self, target: str) -> Entry | None:
         return self._entries.get(target)
 
     def add(self, entry: Entry) -> None:
         """Raises: OutputError."""
-        line = json.dumps(asdict(entry)).encode() + b"\n"
         with self._lock:
-            self._entries[entry.target] = entry
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("ab") as file:
-                    # after a torn line a new one begins; one write call, so that lines of two processes never mix
-                    torn = file.tell() > 0 and not _ends_in_newline(self._path)
-                    file.write(b"\n" + line if torn else line)
-            except OSError as error:
-                raise output_error(error, self._path) from error
+            self.know(entry)
+            append(self._path, entry)
+
+
+def journal_path(folder: Path, part: str = "") -> Path:
+    """The file in which a run notes what it finishes, or such a part of one."""
+    return folder / f"{_NAME}{part and '.' + part}.jsonl"
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Adds a line to a file of the journal, which no other thread writes to now. Raises: OutputError."""
+    line = json.dumps(asdict(entry)).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            # after a torn line a new one begins; one write call, so that lines of two processes never mix
+            torn = file.tell() > 0 and not _ends_in_newline(path)
+            file.write(b"\n" + line if torn else line)
+    except OSError as error:
+        raise output_error(error, path) from error
 
 
 def _parsed(line: bytes) -> Entry | None:

@@ -136,6 +136,8 @@ def _sentence(event: str, fields: dict[str, Any], verbose: bool) -> str | None:
             text = _film_sentence(fields)
         case "skipped" if verbose or not fields.get("reason"):
             text = "{input}: {output} is already there".format_map(fields)
+        case "worker" if verbose:
+            text = "worker {number} on {host}: {device}, {precision}".format_map(fields)
         case "note" if verbose:
             text = str(fields["message"])
         case "warning" | "failed":

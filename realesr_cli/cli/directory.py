@@ -1,17 +1,19 @@
 """`realesr directory`: a folder of pictures, enlarged into another."""
 
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from realesr_cli.atomic import remove_leftovers
 from realesr_cli.cli import flags
 from realesr_cli.cli.faces import face_options_of
-from realesr_cli.cli.pictures import WithoutParts, count_failure, fit_box, upscalers
+from realesr_cli.cli.pictures import WithoutParts, count_failure, fit_box, on_cluster, upscalers
 from realesr_cli.cli.run import Run, running
 from realesr_cli.errors import RealesrError, UnreadableInput, UsageError
 from realesr_cli.options import (
@@ -31,9 +33,12 @@ from realesr_cli.tree import TreeOptions, parse_shard
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from realesr_cli.directory import Folder
+    from realesr_cli.directory import Books, Folder
+    from realesr_cli.image_jobs import PictureOptions
+    from realesr_cli.models.architectures import LoadedModel
     from realesr_cli.naming import ImageJob
     from realesr_cli.pages.contact import ContactPage
+    from realesr_cli.upscaler import Upscaler
 
 _MOST_FAILURES_SHOWN = 100
 
@@ -85,6 +90,7 @@ def directory(
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps or xpu; several as cuda:0,cuda:1.")
     ] = "auto",
+    cluster: flags.Cluster = None,
     precision: flags.Precision = "auto",
     threads: flags.Threads = None,
     tile: flags.Tile = None,
@@ -164,7 +170,7 @@ def directory(
         listed = None if list_file is None else _lines(list_file)
 
         from realesr_cli.directory import Books, Folder, arrivals, pixel_settings, plan_directory
-        from realesr_cli.image_jobs import PictureOptions, describe_jobs, run_jobs
+        from realesr_cli.image_jobs import PictureOptions, describe_jobs
 
         options = PictureOptions(size=size, output=output_options, accept=accept, faces=face_options)
         place = Folder(
@@ -182,43 +188,118 @@ def directory(
         if not planned and not watching:
             run.reporter.emit("note", message=f"no pictures in {folder}" + (f" for --shard {shard}" if shard else ""))
             return
+        workers = _here if cluster is None else partial(_there, cluster)
         with (
             _sheet(sheet, folder) as tally.sheet,
-            upscalers(
-                model,
-                devices,
-                tile_options,
+            workers(
+                place,
+                options,
+                tally,
                 run,
+                devices,
+                model=model,
+                tile=tile_options,
                 denoise=denoise,
                 blend=blend,
-                faces=face_options,
                 offline=offline,
                 dry_run=dry_run,
-            ) as (ready, faces),
+            ) as hands,
         ):
-            if not ready:
+            if hands is None:
                 return
-            loaded = ready[0].model
-            settings = pixel_settings(loaded, options, tile_options, devices[0], faces[0] if faces else None)
-            books = Books(place, options, settings, loaded.scale, run.reporter)
+            settings = pixel_settings(hands.model, options, tile_options, devices[0], hands.face_settings)
+            books = Books(place, options, settings, hands.model.scale, run.reporter)
             batches = arrivals(place, options, idle_s=watch_idle, failed=tally.failed) if watching else iter([planned])
             for jobs in batches:
                 due = books.due(jobs, skipped=tally.skipped, failed=tally.failed)
-                if dry_run:
-                    describe_jobs(due, ready[0], options, reporter=run.reporter, fail=tally.failed)
+                if dry_run and hands.upscaler is not None:
+                    describe_jobs(due, hands.upscaler, options, reporter=run.reporter, fail=tally.failed)
                     continue
                 remove_leftovers(job.target for job in due)
                 with progress(run.reporter, len(due), "files", label=folder.name) as tally.advance:
-                    run_jobs(
-                        due,
-                        ready,
-                        options,
-                        reporter=run.reporter,
-                        fail=tally.failed,
-                        done=tally.done,
-                        on_complete=books.complete,
-                        faces=faces,
-                    )
+                    hands.run(due, books)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Hands:
+    """Who does the work: networks on devices of this machine, or workers of a cluster."""
+
+    model: "LoadedModel"
+    face_settings: dict[str, Any] | None
+    run: "Callable[[Sequence[ImageJob], Books], None]"
+    upscaler: "Upscaler | None" = None
+
+
+@contextmanager
+def _here(
+    folder: "Folder",
+    options: "PictureOptions",
+    tally: "_Tally",
+    run: Run,
+    devices: Sequence[DeviceOptions],
+    *,
+    model: str,
+    tile: TileOptions,
+    dry_run: bool,
+    **flags: Any,
+) -> "Iterator[_Hands | None]":
+    """Yields None where the model is not at hand and `dry_run` forbids to fetch it."""
+    from realesr_cli.image_jobs import run_jobs
+
+    with upscalers(model, devices, tile, run, faces=options.faces, dry_run=dry_run, **flags) as (ready, faces):
+
+        def work(due: "Sequence[ImageJob]", books: "Books") -> None:
+            run_jobs(
+                due,
+                ready,
+                options,
+                reporter=run.reporter,
+                fail=tally.failed,
+                done=tally.done,
+                on_complete=books.complete,
+                faces=faces,
+            )
+
+        if not ready:
+            yield None
+            return
+        restoring = faces[0].settings() if faces else None
+        yield _Hands(model=ready[0].model, face_settings=restoring, run=work, upscaler=ready[0])
+
+
+@contextmanager
+def _there(
+    cluster: str,
+    folder: "Folder",
+    options: "PictureOptions",
+    tally: "_Tally",
+    run: Run,
+    devices: Sequence[DeviceOptions],
+    *,
+    model: str,
+    tile: TileOptions,
+    dry_run: bool,
+    **flags: Any,
+) -> "Iterator[_Hands | None]":
+    if dry_run or len(devices) > 1:
+        flag = "--dry-run" if dry_run else "--device with several names"
+        raise UsageError(f"{flag} speaks of this machine, --cluster of others", hint="leave out one of them")
+    from realesr_cli.cluster_jobs import run_jobs
+    from realesr_cli.faces.enhance import face_settings
+
+    with (
+        on_cluster(cluster, model, devices[0], tile, run, faces=options.faces, **flags) as (loaded, hire),
+        hire(inputs=[folder.root], outputs=[folder.output]) as workers,
+    ):
+
+        def work(due: "Sequence[ImageJob]", books: "Books") -> None:
+            if due:
+                run_jobs(workers, due, options, books, reporter=run.reporter, fail=tally.failed, done=tally.done)
+
+        restoring = None
+        if options.faces is not None and loaded.restorer is not None:
+            restoring = face_settings(loaded.restorer, options.faces)
+        yield _Hands(model=loaded.model, face_settings=restoring, run=work)
 
 
 class _Tally:

@@ -101,3 +101,12 @@ Background = Annotated[
 ]
 Alpha = Annotated[str, typer.Option("--alpha-mode", help="Alpha through the network (model) or bicubic (resize).")]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", help="Refuse pictures that claim to have more pixels.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Work on a Ray cluster: auto (RAY_ADDRESS, or what runs here), local (one for this run), or HOST:PORT. "
+        "All paths, also of weights, must be on a file system that its machines share.",
+        metavar="auto|local|ADDRESS",
+    ),
+]

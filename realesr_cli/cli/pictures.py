@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ from realesr_cli.cli.run import Run, report_failure
 from realesr_cli.errors import ModelNotFound, RealesrError, UnreadableInput, UsageError
 from realesr_cli.naming import STANDARD
 from realesr_cli.options import DeviceOptions, FaceOptions, TileOptions
+from realesr_cli.ready import Loaded, ModelOptions, load, make_ready
 from realesr_cli.reporting import Reporter
 
 if TYPE_CHECKING:
+    from realesr_cli.crew import Crew
     from realesr_cli.faces.enhance import FaceEnhancer
-    from realesr_cli.models.architectures import LoadedModel
     from realesr_cli.upscaler import Upscaler
 
 
@@ -43,54 +45,107 @@ def upscalers(
     None at all where something is not in the cache and `dry_run` forbids to fetch it; that is said. `blend` is
     `NAME:SHARE`. `for_films`: of several models that can be had, a fast one.
     """
-    other, share = _parse_blend(blend, model)
     from realesr_cli.device import find_device
-    from realesr_cli.faces.enhance import load_parts
-    from realesr_cli.models.architectures import load_model
-    from realesr_cli.upscaler import Upscaler
 
-    device_type = find_device(devices[0].device).type
+    options, reason = model_options(
+        model,
+        tile,
+        denoise=denoise,
+        blend=blend,
+        faces=faces,
+        offline=offline,
+        device_type=lambda: find_device(devices[0].device).type,
+        for_films=for_films,
+    )
+    if dry_run and (missing := _not_cached(options) + not_cached_for_faces(faces)):
+        _announce_download(missing, run)
+        yield [], []
+        return
+    loaded = load(options, run.reporter)
+    ready, enhancers = [], []
+    with ExitStack() as stack:
+        for device in devices:
+            upscaler, enhancer = make_ready(loaded, options, device, run.reporter)
+            ready.append(stack.enter_context(upscaler))
+            upscaler.announce(reason)
+            if enhancer is not None:
+                enhancers.append(enhancer)
+                run.reporter.emit("restorer", **enhancer.facts())
+        yield ready, enhancers
+
+
+@contextmanager
+def on_cluster(
+    where: str,
+    model: str,
+    device: DeviceOptions,
+    tile: TileOptions,
+    run: Run,
+    *,
+    denoise: float | None,
+    blend: str | None,
+    faces: FaceOptions | None,
+    offline: bool,
+    for_films: bool = False,
+) -> Iterator[tuple[Loaded, Callable[..., AbstractContextManager[Crew[Any, Any]]]]]:
+    """Yields the networks, loaded here to plan with, and what starts workers of the cluster that hold them."""
+    from realesr_cli.cluster import connected
+    from realesr_cli.cluster_jobs import crew
+
+    with connected(where) as cluster:
+        need = cluster.need(device.device, device.threads)
+        options, reason = model_options(
+            model,
+            tile,
+            denoise=denoise,
+            blend=blend,
+            faces=faces,
+            offline=offline,
+            device_type=lambda: "cuda" if need.gpus else "cpu",
+            for_films=for_films,
+        )
+        loaded = load(options, run.reporter)
+        yield (
+            loaded,
+            partial(
+                crew,
+                cluster,
+                options,
+                need,
+                device.precision,
+                reason=reason,
+                sha256s=loaded.sha256s,
+                reporter=run.reporter,
+            ),
+        )
+
+
+def model_options(
+    model: str,
+    tile: TileOptions,
+    *,
+    denoise: float | None,
+    blend: str | None,
+    faces: FaceOptions | None,
+    offline: bool,
+    device_type: Callable[[], str],
+    for_films: bool = False,
+) -> tuple[ModelOptions, str]:
+    """The model that these flags mean on a device of such a type, and why; `blend` is `NAME:SHARE`.
+
+    Raises: UsageError, DeviceUnavailable.
+    """
+    other, share = _parse_blend(blend, model)
+    kind = device_type()  # a device that is not there is said before anything is fetched
     reason = ""
     if model == "auto" and denoise is not None:
         model = "realesr-general-x4v3"
     elif model == "auto":
-        model, reason = auto.choose_model(device_type, for_films=for_films)
-    if dry_run and (missing := _not_cached(model, denoise, other) + not_cached_for_faces(faces)):
-        _announce_download(missing, run)
-        yield [], []
-        return
-    # what is large or under a licence first: if it cannot be had, nothing is done
-    parts = None if faces is None else load_parts(faces, offline=offline, reporter=run.reporter)
-    loaded = load_model(model, strength=denoise, other=other, share=share, offline=offline, reporter=run.reporter)
-    with ExitStack() as stack:
-        ready = [
-            stack.enter_context(Upscaler(loaded, device=device, tile=tile, reporter=run.reporter)) for device in devices
-        ]
-        for upscaler in ready:
-            upscaler.announce(reason)
-        yield ready, [] if faces is None or parts is None else _enhancers(faces, parts, devices, ready, run)
-
-
-def _enhancers(
-    options: FaceOptions,
-    parts: tuple[LoadedModel, Path],
-    devices: Sequence[DeviceOptions],
-    ready: Sequence[Upscaler],
-    run: Run,
-) -> list[FaceEnhancer]:
-    """What restores faces, on each device, with the upscaler there for faces that are too small for the result."""
-    from realesr_cli.faces.detect import FaceDetector
-    from realesr_cli.faces.enhance import FaceEnhancer
-
-    restorer, detector = parts
-    enhancers = []
-    for device, upscaler in zip(devices, ready, strict=True):
-        looking = FaceDetector(detector, options)
-        enhancers.append(
-            FaceEnhancer(restorer, looking, options=options, device=device, enlarge=upscaler, reporter=run.reporter)
-        )
-        run.reporter.emit("restorer", **enhancers[-1].facts())
-    return enhancers
+        model, reason = auto.choose_model(kind, for_films=for_films)
+    options = ModelOptions(
+        model=model, denoise=denoise, other=other, share=share, tile=tile, faces=faces, offline=offline
+    )
+    return options, reason
 
 
 def count_failure(
@@ -163,16 +218,16 @@ def _parse_blend(text: str | None, model: str) -> tuple[str | None, float]:
     return name, number
 
 
-def _not_cached(model: str, denoise: float | None, other: str | None) -> list[catalog.CatalogEntry]:
+def _not_cached(options: ModelOptions) -> list[catalog.CatalogEntry]:
     """The catalogue's entries that would have to be fetched first: of the model, of its twin for --denoise, and of what
     it is blended with."""
     wanted = []
-    for name in filter(None, (model, other)):
+    for name in filter(None, (options.model, options.other)):
         if weights.is_file(name):
             continue
         with suppress(ModelNotFound):  # a name of the user's own, or one that nobody knows: loading it will tell
             wanted.append(catalog.find(name))
-    if denoise is not None and wanted and wanted[0].companion is not None:
+    if options.denoise is not None and wanted and wanted[0].companion is not None:
         wanted.append(catalog.find(wanted[0].companion))
     return [entry for entry in wanted if not weights.is_cached(entry.name)]
 

@@ -1,15 +1,24 @@
 """`realesr video`: films, enlarged."""
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from realesr_cli.cli import flags
 from realesr_cli.cli.faces import face_options_of
-from realesr_cli.cli.pictures import WithoutParts, count_failure, fit_box, known_scale, present_inputs, upscalers
-from realesr_cli.cli.run import running
+from realesr_cli.cli.pictures import (
+    WithoutParts,
+    count_failure,
+    fit_box,
+    known_scale,
+    on_cluster,
+    present_inputs,
+    upscalers,
+)
+from realesr_cli.cli.run import Run, running
 from realesr_cli.errors import RealesrError, UsageError
 from realesr_cli.options import (
     DeviceOptions,
@@ -23,6 +32,10 @@ from realesr_cli.options import (
     parse_rate,
     parse_time,
 )
+
+if TYPE_CHECKING:
+    from realesr_cli.ready import Loaded
+    from realesr_cli.video.jobs import VideoJob
 
 
 def video(
@@ -43,6 +56,7 @@ def video(
     tta: flags.Tta = False,
     keep_colours: flags.KeepColours = False,
     device: flags.Device = "auto",
+    cluster: flags.Cluster = None,
     precision: flags.Precision = "auto",
     threads: flags.Threads = None,
     tile: flags.Tile = None,
@@ -142,6 +156,11 @@ def video(
         )
         frame_s = None if frame is None else parse_time(frame[0])
         _check_kinds(inputs, output, frame, pipe=pipe, json=json)
+        if cluster is not None:
+            _check_cluster(
+                {"--frame": frame, "--pipe": pipe, "--dry-run": dry_run, "--no-resume": no_resume},
+                faces=face_enhance,
+            )
         sources = present_inputs(inputs, run, folder_hint="name the films in it", fail_fast=fail_fast)
         if frame is None:
             run.reporter = WithoutParts(run.reporter)
@@ -154,6 +173,34 @@ def video(
             if all(job.target.is_file() for job in planned):
                 run.summary["skipped"] = len(jobs.without_finished(planned, options, run.reporter)[1])
                 return
+
+        def fail(job: jobs.VideoJob, error: RealesrError) -> None:
+            stop = fail_fast or isinstance(error, jobs.HOPELESS)
+            alone = len(inputs) == 1 or isinstance(error, jobs.HOPELESS)
+            count_failure(run, error, source=job.source, alone=alone, stop=stop, id=job.id)
+
+        if cluster is not None:
+            with on_cluster(
+                cluster,
+                model,
+                device_options,
+                tile_options,
+                run,
+                denoise=denoise,
+                blend=blend,
+                faces=None,
+                offline=offline,
+                for_films=True,
+            ) as (loaded, hire):
+                planned = jobs.plan_jobs(sources, output, size, loaded.model.scale, options)
+                planned, skipped = jobs.without_finished(planned, options, run.reporter)
+                run.summary["skipped"] = len(skipped)
+                if planned:
+                    run.summary["done"], differing = _farmed(
+                        planned, loaded, hire, tile_options, run, size=size, options=options, fail=fail
+                    )
+                    run.exit_status = run.exit_status or int(bool(differing))
+            return
         with upscalers(
             model,
             [device_options],
@@ -195,11 +242,6 @@ def video(
                 run.summary["done"] = 1
                 return
 
-            def fail(job: jobs.VideoJob, error: RealesrError) -> None:
-                stop = fail_fast or isinstance(error, jobs.HOPELESS)
-                alone = len(inputs) == 1 or isinstance(error, jobs.HOPELESS)
-                count_failure(run, error, source=job.source, alone=alone, stop=stop, id=job.id)
-
             planned = jobs.plan_jobs(sources, output, size, upscaler.model.scale, options)
             planned, skipped = jobs.without_finished(planned, options, run.reporter)
             run.summary["skipped"] = len(skipped)
@@ -210,6 +252,45 @@ def video(
             run.summary["done"] = done
             if differing:
                 run.exit_status = 1
+
+
+def _farmed(
+    planned: "Sequence[VideoJob]",
+    loaded: "Loaded",
+    hire: Callable[..., Any],
+    tile: TileOptions,
+    run: Run,
+    *,
+    size: SizeOptions,
+    options: VideoOptions,
+    fail: "Callable[[VideoJob, RealesrError], None]",
+) -> tuple[int, int]:
+    """(films made on a cluster, those of them that differ from their source)."""
+    from realesr_cli.cluster_jobs import farm
+    from realesr_cli.upscaler import Upscaler
+    from realesr_cli.video import jobs
+
+    folders = dict.fromkeys(job.target.parent for job in planned)
+    with hire(inputs=[job.source for job in planned], outputs=folders) as workers:
+        # it computes nothing: it knows sizes, and what the work of an earlier run must agree with
+        precision = cast(Precision, workers.first().precision)
+        with Upscaler(loaded.model, device=DeviceOptions(device="cpu", precision=precision), tile=tile) as planner:
+            pieces = farm(workers, options, run.reporter)
+            return jobs.run_jobs(
+                planned, planner, size=size, options=options, reporter=run.reporter, fail=fail, farm=pieces
+            )
+
+
+def _check_cluster(given: dict[str, object], *, faces: bool) -> None:
+    """Raises: UsageError where --cluster contradicts the rest."""
+    if faces:
+        raise UsageError(
+            "--cluster cuts films into pieces, and --face-enhance follows faces from each piece into the next",
+            hint="leave out one of them",
+        )
+    wrong = next((flag for flag, value in given.items() if value), None)
+    if wrong is not None:
+        raise UsageError(f"{wrong} and --cluster exclude each other", hint="leave out one of them")
 
 
 def _check_kinds(

@@ -73,6 +73,13 @@ def load_parts(options: FaceOptions, *, offline: bool = False, reporter: Reporte
     return restorer, weights.resolve(DETECTOR, offline=offline, reporter=reporter)
 
 
+def face_settings(restorer: LoadedModel, options: FaceOptions) -> dict[str, Any]:
+    """All that decides what is restored and what it looks like, but for device and precision."""
+    chosen = asdict(options)
+    del chosen["model"], chosen["save_folder"], chosen["accept_licence"]
+    return {"restorer": restorer.sha256, **chosen}
+
+
 class FaceEnhancer:
     """Detector and restorer, ready for pictures. Each thread needs its own, and its own detector.
 
@@ -136,10 +143,8 @@ class FaceEnhancer:
         }
 
     def settings(self) -> dict[str, Any]:
-        """All that decides what is restored and what it looks like, but for device and precision."""
-        chosen = asdict(self.options)
-        del chosen["model"], chosen["save_folder"], chosen["accept_licence"]
-        return {"restorer": self.model.sha256, **chosen}
+        """As `face_settings`."""
+        return face_settings(self.model, self.options)
 
     def find(self, pixels: Pixels) -> list[Face]:
         """All faces of a picture (H, W, C), best first; those with `refused` will not be restored."""

@@ -35,7 +35,7 @@ from realesr_cli.video.probe import probe
 from realesr_cli.video.reader import Frame, FrameReader
 from realesr_cli.video.stream import stream_frames, upright
 from realesr_cli.video.streams import VIDEO_SUFFIXES, result_suffix
-from realesr_cli.video.upscale import check_kept_faces, keep_faces, upscale_video
+from realesr_cli.video.upscale import Farm, check_kept_faces, keep_faces, upscale_video
 
 HOPELESS = (ModelError, DeviceUnavailable, DiskFull)
 """Errors that every further film would meet as well: no use in going on."""
@@ -117,14 +117,26 @@ def run_jobs(
     reporter: Reporter,
     fail: Callable[[VideoJob, RealesrError], None],
     faces: FaceEnhancer | None = None,
+    farm: Farm | None = None,
 ) -> tuple[int, int]:
-    """(films written, those of them that differ from their source). `fail` is called for each that was not written."""
+    """(films written, those of them that differ from their source). `fail` is called for each that was not written.
+
+    `farm` makes their pieces elsewhere.
+    """
     done = differing = 0
     for job in jobs:
         try:
             _prepare_folder(job.target.parent)
             result = upscale_video(
-                job.source, job.target, upscaler, size=size, options=options, reporter=reporter, id=job.id, faces=faces
+                job.source,
+                job.target,
+                upscaler,
+                size=size,
+                options=options,
+                reporter=reporter,
+                id=job.id,
+                faces=faces,
+                farm=farm,
             )
         except RealesrError as error:
             fail(job, error)
@@ -294,7 +306,6 @@ class _Y4m:
         self._last: Frame | None = None
         self._step: int | None = None
         self.is_variable = False
-        self.written_bytes = 0
         aspect = encoding.sample_aspect or Fraction(1)
         colours = "FULL" if encoding.colour.full_range else "LIMITED"
         header = (
@@ -316,7 +327,6 @@ class _Y4m:
 
     def _write(self, data: bytes) -> None:
         self._stream.write(data)
-        self.written_bytes += len(data)
 
 
 def _piped_format(source: str) -> str:

@@ -38,9 +38,15 @@ class Work:
     segments: list[Segment]
     can_seek: bool = True
     """False once reading from the beginning has turned out to be needed to get the same frames."""
+    written_bytes: int = 0
+    """Of all pieces."""
 
-    def next_path(self, suffix: str) -> Path:
-        return self.folder / f"segment-{len(self.segments):06}{suffix}"
+    def path(self, number: int) -> Path:
+        """Where a piece shall lie, without a suffix."""
+        return self.folder / f"segment-{number:06}"
+
+    def next_path(self) -> Path:
+        return self.path(len(self.segments))
 
     def record(self, segment: Segment) -> None:
         """Adds a piece, which lies complete in the folder. Raises: OutputError, DiskFull."""
@@ -52,7 +58,11 @@ class Work:
                 os.fsync(file.fileno())
         except OSError as error:
             raise output_error(error, _journal(self.folder)) from error
+        self._add(segment)
+
+    def _add(self, segment: Segment) -> None:
         self.segments.append(segment)
+        self.written_bytes += segment.path.stat().st_size
 
     def tidy(self) -> None:
         """Removes what killed runs have left half-written, and pieces that the journal does not know.
@@ -180,7 +190,7 @@ def _load(folder: Path, fingerprint: dict[str, Any], target: Path, *, restart: b
         segment = _segment(folder, facts)
         if segment is None:
             break  # what follows is made again
-        work.segments.append(segment)
+        work._add(segment)
         work.can_seek = bool(facts.get("can_seek"))
     return work
 

@@ -44,8 +44,6 @@ class _Enlarged:
 class Sink(Protocol):
     """Where enlarged frames go, in order."""
 
-    written_bytes: int
-
     def write(self, image: av.VideoFrame, frame: Frame, faces: list[Any]) -> None:
         """`faces` is the memory of faces after this frame."""
 

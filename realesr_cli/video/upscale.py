@@ -6,7 +6,8 @@ until the film is complete (resume.py), so a killed run goes on where it was.
 
 import dataclasses
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from realesr_cli.reporting import NULL, Reporter, progress
 from realesr_cli.upscaler import Upscaler
 from realesr_cli.video import resume
 from realesr_cli.video.check import differences
-from realesr_cli.video.encoding import Encoding
 from realesr_cli.video.film import Film, plan_film
 from realesr_cli.video.mux import mux
-from realesr_cli.video.reader import Frame, FrameReader
+from realesr_cli.video.pieces import MadePiece, Piece, PieceWriter, find_pieces
+from realesr_cli.video.reader import FrameReader
 from realesr_cli.video.stream import stream_frames
-from realesr_cli.video.writer import SegmentWriter, segment_suffix
+from realesr_cli.video.writer import Segment, segment_suffix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,10 @@ class VideoResult:
     """What of the result is not as the source was; empty = verified."""
 
 
+Farm = Callable[[Film, Iterator[Piece], Callable[[Piece, MadePiece], None]], None]
+"""Makes pieces of a film, in any order, and tells of each when it is complete."""
+
+
 def upscale_video(
     source: Path | str,
     target: Path | str,
@@ -55,15 +60,17 @@ def upscale_video(
     reporter: Reporter = NULL,
     id: int = 0,
     faces: FaceEnhancer | None = None,
+    farm: Farm | None = None,
 ) -> VideoResult:
     """Writes `source` enlarged to `target`, whose suffix names the container, with all other streams and times kept.
 
     A run that was killed goes on with the same call. `id` numbers the events of several films. `faces` restores those
-    in each frame.
+    in each frame. `farm` makes the pieces elsewhere: `upscaler` then computes nothing, and there are no faces.
     Raises: UsageError, UnreadableInput, UnsupportedInput, OutputExists, EncodeFailed, DiskFull, OutputError, and what
     the upscaler raises.
     """
     options = options or VideoOptions()
+    assert farm is None or (faces is None and options.resume), "pieces with faces depend on each other"
     started = time.monotonic()
     film = plan_film(
         Path(source), Path(target), upscaler, size=size or SizeOptions(), options=options, reporter=reporter
@@ -87,7 +94,21 @@ def upscale_video(
     with opened_work as work:
         reader = FrameReader(film.info, options, reporter)
         found = None if faces is None else FrameFaces(faces, work.segments[-1].faces if work.segments else ())
-        spared = _make_segments(film, work, reader, upscaler, options, reporter, id, found)
+        before = work.frames
+        with progress(
+            reporter,
+            film.frames,
+            "frames",
+            id=id,
+            label=film.info.path.name,
+            already=before,
+            facts=lambda: {"written_bytes": work.written_bytes},
+        ) as advance:
+            if farm is None:
+                spared_px = _make_segments(film, work, reader, upscaler, options, advance, found)
+            else:
+                spared_px = _farm_segments(film, work, reader, farm, options, advance)
+        spared = spared_px / max(1, (work.frames - before) * film.info.height * film.info.width)
         if not work.segments:
             raise UnreadableInput(f"{source} has no frames in the part that was asked for", path=film.info.path)
         with replacing(film.target, overwrite=options.overwrite) as temporary:
@@ -159,101 +180,71 @@ def _fingerprint(film: Film, upscaler: Upscaler, options: VideoOptions, faces: F
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-class _Segments:
-    """Encodes frames into pieces of equal length, each of which is recorded when it is complete."""
-
-    def __init__(self, film: Film, work: resume.Work, reader: FrameReader, options: VideoOptions) -> None:
-        self._film = film
-        self._work = work
-        self._reader = reader
-        self._length = options.segment_frames if options.resume else None
-        self._open: _Open | None = None
-        self._faces: list[Any] = []
-        self.written_bytes = sum(segment.path.stat().st_size for segment in work.segments)
-
-    def write(self, image: av.VideoFrame, frame: Frame, faces: list[Any]) -> None:
-        if self._open is None:
-            self._open = _Open(self._work.next_path(segment_suffix(self._film.encoding)), self._film.encoding)
-        self._open.writer.write(image, frame.pts, frame.duration)
-        self._faces = faces
-        if self._open.writer.frames == self._length:
-            self.finish()
-
-    def finish(self) -> None:
-        """Completes the piece that is open."""
-        piece, self._open = self._open, None
-        if piece is not None:
-            self._work.can_seek = self._work.can_seek and self._reader.is_regular
-            path = piece.finish()
-            self.written_bytes += path.stat().st_size
-            self._work.record(dataclasses.replace(piece.writer.segment(path), faces=tuple(self._faces)))
-
-    def drop(self) -> None:
-        """Removes the piece that is open: the next run makes it again, whole."""
-        if self._open is not None:
-            self._open.drop()
-            self._open = None
-
-
-class _Open:
-    """A piece that is being written, under a temporary name."""
-
-    def __init__(self, path: Path, encoding: Encoding) -> None:
-        self._path = path
-        with ExitStack() as stack:
-            temporary = stack.enter_context(replacing(path))
-            self.writer = stack.enter_context(SegmentWriter(temporary, encoding))
-            self._stack = stack.pop_all()
-
-    def finish(self) -> Path:
-        with self._stack:
-            self.writer.close()
-        return self._path
-
-    def drop(self) -> None:
-        error = _Dropped()
-        self._stack.__exit__(_Dropped, error, None)
-
-
-class _Dropped(Exception):
-    """Tells the context managers of a piece that it will not be used."""
-
-
 def _make_segments(
     film: Film,
     work: resume.Work,
     reader: FrameReader,
     upscaler: Upscaler,
     options: VideoOptions,
-    reporter: Reporter,
-    id: int,
+    advance: Callable[[float], None],
     faces: FrameFaces | None,
-) -> float:
-    """Makes the pieces that are not there yet; the share of pixels that the network was spared in them."""
-    sink = _Segments(film, work, reader, options)
-    frames = reader.frames(after=work.last_pts, seek=work.can_seek)
-    label = film.info.path.name
+) -> int:
+    """Makes the pieces that are not there yet, one after the other; the pixels that the network was spared in them."""
+
+    def complete(segment: Segment) -> None:
+        work.can_seek = work.can_seek and reader.is_regular
+        work.record(segment)
+
+    sink = PieceWriter(
+        film, options.segment_frames if options.resume else None, place=work.next_path, complete=complete
+    )
     spared: list[int] = []
+
+    def on_frame(pixels: int) -> None:
+        spared.append(pixels)
+        advance(1)
+
     try:
-        with progress(
-            reporter,
-            film.frames,
-            "frames",
-            id=id,
-            label=label,
-            already=work.frames,
-            facts=lambda: {"written_bytes": sink.written_bytes},
-        ) as advance:
-
-            def on_frame(pixels: int) -> None:
-                spared.append(pixels)
-                advance(1)
-
-            stream_frames(film, frames, upscaler, sink, on_frame=on_frame, faces=faces)
-            sink.finish()
+        frames = reader.frames(after=work.last_pts, seek=work.can_seek)
+        stream_frames(film, frames, upscaler, sink, on_frame=on_frame, faces=faces)
+        sink.finish()
     finally:
         sink.drop()
-    return sum(spared) / max(1, len(spared) * film.info.height * film.info.width)
+    return sum(spared)
+
+
+def _farm_segments(
+    film: Film,
+    work: resume.Work,
+    reader: FrameReader,
+    farm: Farm,
+    options: VideoOptions,
+    advance: Callable[[float], None],
+) -> int:
+    """The same, made elsewhere in any order; they are recorded in their own."""
+    waiting: dict[int, tuple[Piece, MadePiece]] = {}
+    spared: list[int] = []
+
+    def done(piece: Piece, made: MadePiece) -> None:
+        waiting[piece.number] = piece, made
+        spared.append(made.spared_px)
+        advance(len(piece.times))
+        while len(work.segments) in waiting:
+            following, finished = waiting.pop(len(work.segments))
+            work.can_seek = work.can_seek and following.can_seek
+            work.record(finished.segment)
+
+    pieces = find_pieces(
+        reader,
+        options.segment_frames,
+        first=len(work.segments),
+        after=work.last_pts,
+        can_seek=work.can_seek,
+        place=lambda number: work.path(number).with_suffix(segment_suffix(film.encoding)),
+    )
+    with closing(pieces):
+        farm(film, pieces, done)
+    return sum(spared)
 
 
 def _damage(reader: FrameReader, reporter: Reporter, film: Film) -> list[str]:

@@ -357,6 +357,6 @@ def test_the_flags_are_frozen(realesr: Command) -> None:
     )
     assert words - shared == {
         "--include", "--exclude", "--recursive", "--no-recursive", "--list", "--rename", "--shard", "--watch",
-        "--watch-idle", "--move-failed", "--sheet",
+        "--watch-idle", "--move-failed", "--sheet", "--cluster",
     }  # fmt: skip
     assert shared <= words

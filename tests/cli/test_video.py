@@ -163,7 +163,7 @@ def test_the_flags_are_frozen(realesr: Command) -> None:
         "--precision", "--threads", "--tile", "--codec", "--crf", "--preset", "--encoder", "--encoder-option",
         "--pix-fmt", "--hwaccel", "--fps", "--start", "--end", "--preview", "--frame", "--pipe", "--deinterlace",
         "--on-unsupported", "--no-resume", "--overwrite", "--skip-existing", "--fail-fast", "--dry-run", "--offline",
-        "--json", "--quiet", "--verbose", "--help", "--blend", "--keep-colours",
+        "--json", "--quiet", "--verbose", "--help", "--blend", "--keep-colours", "--cluster",
         "--face-enhance", "--face-strength", "--face-model", "--only-center-face", "--face-min-size",
         "--face-threshold", "--save-faces", "--accept-license",
     }  # fmt: skip

@@ -32,10 +32,14 @@ _LIGHT = {
     "auto",
     "cache",
     "fetching",
+    "ready",
+    "cluster",
+    "crew",
+    "cluster_jobs",
     "pages.frame",
     "pages.compare_page",
 }
-_HEAVY = {"torch", "numpy", "cv2", "av", "requests", "tqdm", "safetensors", "click"}
+_HEAVY = {"torch", "numpy", "cv2", "av", "requests", "tqdm", "safetensors", "click", "ray"}
 # module -> the project's modules that it may not import, at any level of nesting
 _FORBIDDEN = {
     "models": {"device", "engine", "upscaler", "faces", "image_io", "image_jobs", "cli"},
@@ -46,7 +50,7 @@ _FORBIDDEN = {
     "inference": {"engine", "upscaler", "faces", "image_io", "image_jobs", "cli"},
     "engine": {"upscaler", "faces", "image_io", "image_jobs", "cli"},
     "upscaler": {"faces", "image_io", "image_jobs", "cli"},
-    "video": {"image_jobs", "directory", "cli"},
+    "video": {"image_jobs", "directory", "cluster", "crew", "cluster_jobs", "cli"},
     "kept_faces": {"faces", "upscaler", "image_jobs", "directory", "video", "cli"},
     "comparison": {"cli"},
     "pages": {"models", "device", "engine", "upscaler", "image_jobs", "comparison", "cli"},
@@ -54,7 +58,11 @@ _FORBIDDEN = {
     "naming": {"image_io", "upscaler", "image_jobs", "directory", "cli"},
     "tree": {"atomic", "image_io", "upscaler", "image_jobs", "naming", "journal", "directory", "cli"},
     "journal": {"image_io", "upscaler", "image_jobs", "naming", "tree", "directory", "cli"},
-    "directory": {"cli"},
+    "directory": {"ready", "cluster", "crew", "cluster_jobs", "cli"},
+    "ready": {"image_io", "image_jobs", "directory", "video", "cluster", "crew", "cluster_jobs", "cli"},
+    "cluster": {"models", "device", "image_jobs", "directory", "video", "crew", "cluster_jobs", "cli"},
+    "crew": {"models", "device", "image_jobs", "directory", "video", "cluster_jobs", "cli"},
+    "cluster_jobs": {"cli"},
 }
 
 
