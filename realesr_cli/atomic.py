@@ -14,13 +14,14 @@ from realesr_cli.errors import DiskFull, OutputError, OutputExists
 NAME_BYTES = 255
 """Longest file name of the usual file systems, in bytes; the temporary name must not be the one that breaks it."""
 
-
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.part(\.[^.]+|)", re.DOTALL)
+# A number that nobody can guess: in a folder of several people one could put a link under a name that is known before.
+# One for the process, so that the two files of an ncnn network have names alike while they are checked.
+_OURS = secrets.randbelow(10**12)
 
 
 def _temporary_name(path: Path) -> Path:
-    # a number that nobody can guess: in a folder of several people one could put a link there
-    end = f".{secrets.randbelow(10**12)}.part{path.suffix}"
+    end = f".{_OURS}.part{path.suffix}"
     stem = os.fsencode(path.stem)[: NAME_BYTES - len(os.fsencode(end)) - 1]
     return path.with_name(f".{stem.decode(errors='ignore')}{end}")
 
