@@ -86,7 +86,7 @@ def test_the_commands_of_the_readme(realesr: Callable[..., Any], stocked_cache: 
 
 def test_the_commands_about_pictures(realesr: Callable[..., Any], stocked_cache: Path, folder: Path) -> None:
     assert run_commands(ROOT / "docs" / "pictures.md", realesr) >= 13
-    assert size_of(folder / "photo_fit3840x2160.jpg") == (2160, 3240)
+    assert size_of(folder / "photo_fit1920x1080.jpg") == (1080, 1620)
     assert size_of(folder / "enlarged" / "c_x4.webp") == size_of(folder / "piped.png") == (160, 240)
     assert size_of(folder / "scan_x4.webp") == size_of(folder / "logo_x4.jpg") == (160, 240)
 
