@@ -15,13 +15,15 @@ NAME_BYTES = 255
 """Longest file name of the usual file systems, in bytes; the temporary name must not be the one that breaks it."""
 
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.part(\.[^.]+|)", re.DOTALL)
-# A number that nobody can guess: in a folder of several people one could put a link under a name that is known before.
-# One for the process, so that the two files of an ncnn network have names alike while they are checked.
-_OURS = secrets.randbelow(10**12)
 
 
-def _temporary_name(path: Path) -> Path:
-    end = f".{_OURS}.part{path.suffix}"
+def draw_number() -> int:
+    """A number for temporary names that nobody can guess: in a folder of several people one could put a link there."""
+    return secrets.randbelow(10**12)
+
+
+def _temporary_name(path: Path, number: int) -> Path:
+    end = f".{number}.part{path.suffix}"
     stem = os.fsencode(path.stem)[: NAME_BYTES - len(os.fsencode(end)) - 1]
     return path.with_name(f".{stem.decode(errors='ignore')}{end}")
 
@@ -45,15 +47,16 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 
 
 @contextmanager
-def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, overwrite: bool = True, number: int | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path`; at the end what was written there replaces `path` in one step.
 
     On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched. Without `overwrite`, a
-    file that another program has put there meanwhile stays.
+    file that another program has put there meanwhile stays. Files that must belong together before they have their
+    names share a `number`, of `draw_number`.
 
     Raises: OutputExists, DiskFull, OutputError (the folder is missing or may not be written to).
     """
-    temporary = _temporary_name(path)
+    temporary = _temporary_name(path, draw_number() if number is None else number)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -114,7 +117,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     Raises: DiskFull, OutputError.
     """
-    temporary = _temporary_name(path)
+    temporary = _temporary_name(path, draw_number())
     try:
         temporary.mkdir(parents=True)
         yield temporary

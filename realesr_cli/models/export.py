@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from realesr_cli.atomic import replacing
+from realesr_cli.atomic import draw_number, replacing
 from realesr_cli.errors import OutputError, OutputExists, UnknownArchitecture, UsageError
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.compact import SRVGGNetCompact
@@ -48,12 +48,13 @@ def export_model(model: LoadedModel, target: Path, format: ExportFormat, *, over
     if target.suffix.lower() != SUFFIXES[format]:
         raise UsageError(f"{target} would be {format} by another name", hint=f"end its name in {SUFFIXES[format]}")
     contents = _contents(model, format)
+    number = draw_number()
     with ExitStack() as stack:
         written = []
         for file, data in zip(files_of(target, format), contents, strict=True):
             if file.exists() and not overwrite:
                 raise OutputExists(f"{file} exists", hint="choose another name, or give --overwrite", path=file)
-            written.append(stack.enter_context(replacing(file, overwrite=overwrite)))
+            written.append(stack.enter_context(replacing(file, overwrite=overwrite, number=number)))
             written[-1].write_bytes(data)
         if not _reads_back(model, written[0], format):
             raise OutputError(
