@@ -407,6 +407,7 @@ def test_only_the_module_that_fetches_can_reach_the_network_and_no_temporary_nam
         "distributed": {"socket"},
         "processes": {"socket"},
         "cluster": {"socket"},
+        "cluster_jobs": {"socket"},
     }
     for root in (Path(realesr_cli.__file__).parent, Path(realesr_train.__file__).parent):
         for path in root.rglob("*.py"):
