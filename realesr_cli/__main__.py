@@ -1,5 +1,5 @@
 """`python -m realesr_cli` is the command `realesr`."""
 
-from realesr_cli.cli.main import main
+from realesr_cli.cli.main import start
 
-main()
+start()

@@ -59,6 +59,21 @@ def _options(
     pass
 
 
+def start() -> NoReturn:
+    """`main` as a process of its own, which Ctrl-C ends at once."""
+    try:
+        main()
+    except SystemExit as leaving:
+        if leaving.code in _INTERRUPTED:
+            # everything is closed and said by now; what is left is to take down libraries, and a video encoder first
+            # finishes the pictures that it holds, which takes seconds
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(int(leaving.code))
+        raise
+
+
 def main() -> NoReturn:
     """Runs the command line and leaves with its exit status (errors.py lists them)."""
     for stream in (sys.stdout, sys.stderr):
@@ -69,13 +84,4 @@ def main() -> NoReturn:
     except RealesrError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         sys.exit(error.exit_status)
-    except SystemExit as leaving:
-        if leaving.code in _INTERRUPTED:
-            # everything is closed and said by now; what is left is to take down libraries, and a video encoder first
-            # finishes the pictures that it holds, which takes seconds
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(int(leaving.code))
-        raise
     sys.exit(0)
