@@ -18,7 +18,7 @@ RECIPES = {
     "bsrgan_x4": (4, 2), "bsrnet_x4": (4, 1), "esrgan_psnr_x4": (4, 1), "esrgan_x4": (4, 2), "realsr_dped_x4": (4, 1),
     "realsr_x4": (4, 1), "srcnn_x4": (4, 1), "srgan_x4": (4, 2), "srresnet_x4": (4, 1),
     "compact_anime_x4": (4, 2), "compact_x4": (4, 2), "debug_cpu": (2, 1), "finetune_x4": (4, 1), "paired": (4, 1),
-    "realesr_lite_x4": (4, 2),
+    "realesr_lite_x4": (4, 3),
     "realesrgan_x1": (1, 2), "realesrgan_x2": (2, 2), "realesrgan_x4": (4, 2), "realesrnet_x4": (4, 1),
 }  # fmt: skip
 """Name -> scale and number of stages."""
