@@ -20,5 +20,5 @@ def choose_model(device_type: str, *, for_films: bool = False) -> tuple[str, str
     name = next((name for name in wanted if weights.is_cached(name)), EMBEDDED)
     reason = f"the best at hand for {what}"
     if name != wanted[0]:
-        reason += f"; {wanted[0]} is better: `realesr models download {wanted[0]}`"
+        reason += f"; {wanted[0]} cleans damaged pictures better: `realesr models download {wanted[0]}`"
     return name, reason
