@@ -185,7 +185,9 @@ def keep_freed_memory() -> None:
     layer: with large pictures that costs half of the time (docs/performance.md). `release_freed_memory` gives it back.
     """
     if _GLIBC is not None:
-        _GLIBC.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        # M_MMAP_THRESHOLD; before 2.35 it may be 32 MiB at most, and what is refused leaves 128 KiB
+        if not _GLIBC.mallopt(-3, 1 << 30):
+            _GLIBC.mallopt(-3, 1 << 25)
         _GLIBC.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 

@@ -27,6 +27,7 @@ from realesr_cli.errors import OutOfMemory
 from realesr_cli.inference import Inference, Picture
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.colours import REACH_PX
+from realesr_cli.models.widths import FAST_WINDOW_PX, relative_cost, widths_matter
 from realesr_cli.options import TileOptions
 from realesr_cli.reporting import Reporter
 from realesr_cli.tiling import Box, Tile, plan_tiles, split_tile
@@ -40,10 +41,10 @@ _HOST_BYTES = 27 * 2**30 // 20
 _MEMORY_SHARE = 0.4
 # A tile whose kept part would be smaller than this is all context: the device is simply too small.
 _SMALLEST_TILE_PX = 32
-# A tile's side, its context counted: at 30 times the context only 15 % of the work is done twice. Larger ones take
+# A tile's side, its context counted: at 25 times the context only 18 % of the work is done twice. Larger ones take
 # memory that others want, and on a CPU they are slower, because each map is then far larger than the caches.
-_LARGEST_SIDE_PAD = 30
-_SIDE_RANGE_PX = (512, 2048)
+_LARGEST_SIDE_PAD = 25
+_SIDE_RANGE_PX = (448, 2048)
 # Launching a GPU's kernels costs the same for one tile as for several; a CPU has no such cost.
 _LARGEST_BATCH = 8
 # Whole pictures gain by it on a CPU as well while they are so small that threads wait for each other more than they
@@ -93,14 +94,11 @@ class Engine:
         )
         if self._largest_window_px is not None:
             window_px = min(window_px, self._largest_window_px)
-        if height * width <= window_px:
-            return plan_tiles(height, width, size=max(height, width), pad=0, align=align)
-        # a square window, unless the picture is too thin for one
-        window_height = min(height, math.isqrt(window_px))
-        window_width = min(width, window_px // max(1, window_height))
-        window_height = min(height, window_px // max(1, window_width))
-        sides = (max(window_height - 2 * pad, _SMALLEST_TILE_PX), max(window_width - 2 * pad, _SMALLEST_TILE_PX))
-        return plan_tiles(height, width, size=sides, pad=pad, align=align)
+        windows = [(height, width) if height * width <= window_px else _square(height, width, window_px)]
+        if self._widths_matter(precise) and math.prod(FAST_WINDOW_PX) <= window_px:
+            windows.append(FAST_WINDOW_PX)
+        plans = [plan_tiles(height, width, size=_sides(window, pad), pad=pad, align=align) for window in windows]
+        return min(plans, key=lambda tiles: self._cost(tiles, precise))
 
     def window_bytes(self, window_px: int, *, channels: int = 3, precise: bool = False) -> int:
         """Peak of device memory for a tile of so many input pixels: activations, and both ends in float32."""
@@ -268,6 +266,14 @@ class Engine:
     def _can_split(self, tile: Tile) -> bool:
         return max(tile.kept.height, tile.kept.width) >= 2 * max(_SMALLEST_TILE_PX, self._model.multiple_of)
 
+    def _cost(self, tiles: Sequence[Tile], precise: bool) -> float:
+        """Of computing these tiles, as a number of pixels."""
+        width = tiles[0].source.width
+        return sum(tile.source.area for tile in tiles) * (relative_cost(width) if self._widths_matter(precise) else 1)
+
+    def _widths_matter(self, precise: bool) -> bool:
+        return widths_matter(torch.float32 if precise else self._choice.dtype, self._choice.device)
+
     @property
     def _largest_side_px(self) -> int:
         smallest, largest = _SIDE_RANGE_PX
@@ -319,6 +325,18 @@ class _Running(Generic[Picture]):
     def _step(self, share: float) -> None:
         self._reported += share * self._area
         self._advance(share * self._area)
+
+
+def _square(height: int, width: int, px: int) -> tuple[int, int]:
+    """A window of at most `px` pixels: a square, unless the picture is too thin for one."""
+    high = min(height, math.isqrt(px))
+    wide = min(width, px // max(1, high))
+    return min(height, px // max(1, wide)), wide
+
+
+def _sides(window: tuple[int, int], pad: int) -> tuple[int, int]:
+    """Of what is kept of a window's result, where it has context all around."""
+    return max(window[0] - 2 * pad, _SMALLEST_TILE_PX), max(window[1] - 2 * pad, _SMALLEST_TILE_PX)
 
 
 def _cut(picture: Picture, box: Box) -> Picture:

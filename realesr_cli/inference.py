@@ -17,6 +17,7 @@ from realesr_cli.errors import NonFiniteOutput
 from realesr_cli.models import colours
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.mixed import fast_copy
+from realesr_cli.models.widths import ZeroColumns, widths_matter
 from realesr_cli.reporting import Reporter
 from realesr_cli.tiling import Box
 from realesr_cli.transfers import transfers
@@ -53,6 +54,7 @@ class Inference:
         self._overflow_told = False
         self._transfers = transfers(choice.device)
         self._recorder = Recorder()
+        self._columns: dict[torch.dtype, ZeroColumns] = {}
         self._on_step: Callable[[], None] = lambda: None
         # networks that end in a pixel shuffle stop before it: rounding to bytes is cheaper there, and so are bytes
         # shuffled; the mean over turned views needs whole pictures
@@ -62,6 +64,7 @@ class Inference:
     def close(self) -> None:
         """Frees the device's memory."""
         self._networks.clear()
+        self._columns.clear()
         self._recorder.forget()
 
     def start(
@@ -186,7 +189,7 @@ class Inference:
         """What the network computes for its own channels, and the values of its result."""
         network = self._network(dtype)
         if self._shuffle > 1:
-            residual = self._run(cast(Any, network).residual, x)
+            residual = self._run(cast(Any, network).residual, x, dtype)
             if self._keep_colours:  # what comes on top of the input is what changes its low frequencies
                 changed = torch.stack(
                     [planes.mean(1, dtype=torch.float32) for planes in residual.chunk(x.shape[1], 1)], 1
@@ -194,13 +197,13 @@ class Inference:
                 residual = colours.correction(-changed, self._model.scale).add_(residual)
             return residual, lambda i, box: _at(cast(Any, network).subpixels(_part(residual, i, box), _part(x, i, box)))
         if not self._self_ensemble:
-            y = self._coloured(self._run(network.forward, x).float(), x)
+            y = self._coloured(self._run(network.forward, x, dtype).float(), x)
             return y, lambda i, box: _at(_part(y, i, box))
         total = torch.zeros((), device=x.device)
         for turns in range(4):
             for mirrored in (False, True):
                 view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
-                result = torch.rot90(network(view.contiguous()).float(), -turns, (2, 3))
+                result = torch.rot90(self._run(network.forward, view.contiguous(), dtype).float(), -turns, (2, 3))
                 total = total + (result.flip(3) if mirrored else result)
         mean = self._coloured(total / 8, x)
         return mean, lambda i, box: _at(_part(mean, i, box))
@@ -208,14 +211,18 @@ class Inference:
     def _coloured(self, y: Tensor, x: Tensor) -> Tensor:
         return colours.keep_colours(y, x, self._model.scale) if self._keep_colours else y
 
-    def _run(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        return self._recorder(function, x) if self._choice.device.type == "cuda" else function(x)
+    def _run(self, function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
+        if self._choice.device.type == "cuda":
+            return self._recorder(function, x)
+        return self._columns[dtype](function, x) if dtype in self._columns else function(x)
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
         if dtype not in self._networks:
             network = fast_copy(
                 self._model.network, dtype, self._choice.device, channels_last=self._choice.channels_last
             )
+            if getattr(network, "sees_zeros_outside", False) and widths_matter(dtype, self._choice.device):
+                self._columns[dtype] = ZeroColumns(network, self._model.multiple_of)
             for block in _blocks(network):
                 block.register_forward_hook(lambda *_: self._on_step())
             self._networks[dtype] = network

@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the program does, before torch is loaded
+
 import av
 import cv2
 import numpy as np

@@ -18,6 +18,7 @@ class SRVGGNetCompact(nn.Module):
     """(N, C, H, W) RGB in [0, 1] -> (N, C, scale*H, scale*W), not clamped. Any size and any scale >= 1."""
 
     full_precision = ("body.0", "body.1")
+    sees_zeros_outside = True
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def fast_copy(network: nn.Module, dtype: torch.dtype, device: torch.device, *, channels_last: bool) -> nn.Module:
@@ -25,6 +24,9 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, device: torch.device, *, c
     for name, tensor in (*twin.named_parameters(), *twin.named_buffers()):
         if tensor.is_floating_point() and not any(name == kept or name.startswith(f"{kept}.") for kept in keep):
             tensor.data = tensor.data.to(dtype)
+    for layer in twin.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None and layer.bias.dtype != layer.weight.dtype:
+            _centre(layer)
     twin.to(device)
     if hasattr(twin, "freeze"):
         cast(Callable[[], None], twin.freeze)()
@@ -38,12 +40,17 @@ def low(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 def centred(layer: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`layer(x)` in `dtype`, for results in [0, 1]; the bias of `layer` is in `dtype`, its weight may be lower.
+    """`layer(x)` in `dtype`, for results in [0, 1] of a layer whose bias is named in `full_precision`, not its weight.
 
     In low precision the layer computes `y - 0.5`, whose values are half as large and so rounded half as coarsely.
     """
-    if layer.weight.dtype == dtype or layer.bias is None:
-        return cast(Tensor, layer(x))
-    low_bias = (layer.bias - 0.5).to(layer.weight.dtype)
-    y = F.conv2d(x, layer.weight, low_bias, padding=layer.padding)
-    return y.to(dtype) + (layer.bias - low_bias.to(dtype))[:, None, None]
+    y: Tensor = layer(x)
+    return y.to(dtype) + cast(Tensor, layer.rest)[:, None, None] if hasattr(layer, "rest") else y
+
+
+def _centre(layer: nn.Conv2d) -> None:
+    """Brings the bias to the dtype of the weight, less 0.5; `rest` is what it then lacks."""
+    exact = cast(Tensor, layer.bias).data
+    low_bias = (exact - 0.5).to(layer.weight.dtype)
+    layer.register_buffer("rest", exact - low_bias.to(exact.dtype))
+    cast(Tensor, layer.bias).data = low_bias

@@ -87,6 +87,7 @@ class RRDBNet(nn.Module):
     """
 
     full_precision = ("conv_first", "conv_last.bias")
+    sees_zeros_outside = True
 
     def __init__(
         self,
