@@ -7,6 +7,7 @@ looks: they are made so again before each one. And somewhat below 128 and 256 it
 makes tiles so wide worth more context.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,15 @@ _FAST_COST = 5 / 6
 FAST_WINDOW_PX = (600, 254)
 
 
+class _Widths(threading.local):
+    """Of the picture in work and of its maps, in each thread that runs the network."""
+
+    picture_px = 1
+    padded_px = 1
+
+
 class ZeroColumns:
-    """Runs functions of a network over pictures of any width; for one thread.
+    """Runs functions of a network over pictures of any width.
 
     Nothing but convolutions may look at neighbours in the network, and these must see zeros beyond the picture:
     networks that say so have `sees_zeros_outside`.
@@ -33,7 +41,7 @@ class ZeroColumns:
     def __init__(self, network: nn.Module, multiple_of: int) -> None:
         """`multiple_of` input pixels become one of the network's maps (`LoadedModel.multiple_of`)."""
         self._factor = multiple_of
-        self._picture_px = self._padded_px = 1
+        self._widths = _Widths()
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_pre_hook(self._blank)
@@ -44,14 +52,12 @@ class ZeroColumns:
         if width <= _NARROW_PX * self._factor:
             return function(x)
         step = _MULTIPLE * self._factor
-        self._picture_px, self._padded_px = width, -(-width // step) * step
+        self._widths.picture_px, self._widths.padded_px = width, -(-width // step) * step
         try:
-            return self._of_picture(function(F.pad(x, (0, self._padded_px - width))))
+            maps = function(F.pad(x, (0, self._widths.padded_px - width)))
+            return maps[..., : self._end(maps)]
         finally:
-            self._picture_px = self._padded_px = 1
-
-    def _of_picture(self, maps: Tensor) -> Tensor:
-        return maps[..., : self._end(maps)]
+            self._widths.picture_px = self._widths.padded_px = 1
 
     def _blank(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         (maps,) = inputs
@@ -61,7 +67,7 @@ class ZeroColumns:
 
     def _end(self, maps: Tensor) -> int:
         """Where the picture ends in maps at any scale."""
-        return maps.shape[3] * self._picture_px // self._padded_px
+        return maps.shape[3] * self._widths.picture_px // self._widths.padded_px
 
 
 def widths_matter(dtype: torch.dtype, device: torch.device) -> bool:

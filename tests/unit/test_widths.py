@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -65,6 +66,17 @@ def test_pictures_in_bfloat16_are_the_same(
     difference = np.abs(result.astype(int) - expected)
     assert difference.max() <= 1  # kernels of other widths may order a sum otherwise
     assert (difference > 0).mean() < 0.01
+
+
+def test_threads_may_share_a_network() -> None:
+    model, random = compact(depth=12), np.random.default_rng(5)
+    pictures = [random.integers(0, 256, (40, width, 3), np.uint8) for width in (258, 400, 300, 511) * 4]
+    with Upscaler(model, device=DeviceOptions(device="cpu", precision="bf16")) as upscaler:
+        expected = [upscaler(pixels) for pixels in pictures]
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(upscaler, pictures))
+    for result, alone in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, alone)
 
 
 def test_only_networks_that_see_zeros_outside_get_them() -> None:
