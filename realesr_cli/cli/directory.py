@@ -281,6 +281,7 @@ def _there(
     dry_run: bool,
     **flags: Any,
 ) -> "Iterator[_Hands | None]":
+    """As `_here`; raises UsageError for what speaks of this machine only."""
     if dry_run or len(devices) > 1:
         flag = "--dry-run" if dry_run else "--device with several names"
         raise UsageError(f"{flag} speaks of this machine, --cluster of others", hint="leave out one of them")

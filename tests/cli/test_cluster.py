@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import mortal
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from clips import read_clip, write_clip
 from realesr_cli import Image, cluster_jobs, write_image
+from realesr_cli.cache import cache_folder
 from realesr_cli.cli import video
 from realesr_cli.errors import ModelError, UsageError
 from realesr_cli.options import DeviceOptions, VideoOptions
@@ -31,7 +34,13 @@ _START_S = 90
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def workers_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the cluster's machines, which look there for weights by themselves."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def address(workers_cache: Path) -> Iterator[str]:
     """A Ray cluster of one machine with room for two workers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -45,6 +54,7 @@ def address() -> Iterator[str]:
         root = Path(__file__).resolve().parents[2]
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (root, root / "tests/cli", root / "tests/unit"))))
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # which kills workers where others take the memory
+        patch.setenv("REALESR_CACHE", str(workers_cache))
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
         pytest.importorskip("ray", reason="the cluster extra is not installed")  # which looks for a token at once
@@ -124,6 +134,26 @@ def test_a_folder_gives_the_same_files_events_and_status_as_on_one_machine(addre
     write_image(Path("in/a.png"), Image(pixels=np.zeros((9, 9, 3), np.uint8)), overwrite=True)
     changed = run("directory", "in", "-o", "out", "--cluster", address, "--skip-existing")
     assert (changed.status, changed.events("summary")[0]["done"]) == (0, 1)
+
+
+def test_faces_of_a_watched_folder_are_those_of_one_machine(
+    address: str, run: Command, portrait: NDArray[np.uint8], detector: Path, restorer: Path, workers_cache: Path
+) -> None:
+    shutil.copytree(cache_folder(), workers_cache, dirs_exist_ok=True)
+    _folder("plain.png", "sub/plain.png")
+    write_image(Path("in/face.png"), Image(pixels=portrait))
+    late, faces = Path("late.png"), ("--face-enhance", "--face-model", restorer)
+    write_image(late, Image(pixels=np.ascontiguousarray(portrait[:, ::-1])))
+    here = run("directory", "in", "-o", "here", *faces)
+    assert run("image", late, "-o", "here/late.png", *faces).status == 0
+    # comes when the first ones have been taken
+    Thread(target=lambda: _wait_for(lambda: any(Path("out").glob("*.png"))) or late.rename("in/late.png")).start()
+    there = run("directory", "in", "-o", "out", *faces, "--cluster", address, "--watch", "--watch-idle", "4")
+    assert there.status == here.status == 0, str(there.events("failed"))
+    assert there.events("summary")[0]["done"] == 4
+    assert _results("out") == _results("here")
+    found = {event["input"]: len(event["faces"]) for event in there.events("faces")}
+    assert found == {"in/face.png": 1, "in/late.png": 1, "in/plain.png": 0, "in/sub/plain.png": 0}
 
 
 @pytest.mark.slow
