@@ -14,15 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from realesr_cli.models.mixed import centred, low
+from realesr_cli.models.widths import WIDEST_FAST_PX, widths_matter
 
 # In inference the last layers, which work on 4 to 16 times as many pixels as the trunk, go over strips of rows with
 # about so many pixels of the trunk's output, so that the peak memory is the trunk's.
 STRIP_PX = 32768
-# So do the dense blocks, whose maps take most of the trunk's memory. They reach 5 rows, which are computed twice; a
+# So do the dense blocks, whose maps take most of the trunk's memory. They reach 5 pixels, which are computed twice; a
 # GPU has more memory, and needs larger pieces to be busy.
 _BLOCK_STRIP_PX = {"cpu": 2**17}
 _BLOCK_STRIP_PX_ELSEWHERE = 2**20
 _BLOCK_REACH = 5
+# Where the width of maps matters (widths.py) windows are so wide, their context counted; elsewhere as wide as the maps.
+_BLOCK_COLUMNS = 126
 # At full size the last three convolutions reach 3 rows, which are less than 2 at half size; that one's own row makes
 # them less than 3 there, and so on down to less than 2 rows of the trunk.
 _TAIL_REACH = 2
@@ -46,10 +49,13 @@ class DenseBlock(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = _BLOCK_STRIP_PX.get(x.device.type, _BLOCK_STRIP_PX_ELSEWHERE) // x.shape[3]
-        if torch.is_grad_enabled() or x.shape[2] <= 1.5 * rows:
+        columns = x.shape[3]
+        if columns > WIDEST_FAST_PX and widths_matter(x.dtype, x.device):
+            columns = _BLOCK_COLUMNS
+        rows = _BLOCK_STRIP_PX.get(x.device.type, _BLOCK_STRIP_PX_ELSEWHERE) // columns
+        if torch.is_grad_enabled() or (x.shape[2] <= 1.5 * rows and columns == x.shape[3]):
             return self._whole(x)
-        return in_strips(self._whole, x, torch.empty_like(x), rows, _BLOCK_REACH)
+        return in_windows(self._whole, x, torch.empty_like(x), rows, columns, _BLOCK_REACH)
 
     def _whole(self, x: Tensor) -> Tensor:
         known = x
@@ -87,7 +93,6 @@ class RRDBNet(nn.Module):
     """
 
     full_precision = ("conv_first", "conv_last.bias")
-    sees_zeros_outside = True
 
     def __init__(
         self,
@@ -121,14 +126,14 @@ class RRDBNet(nn.Module):
             features = block(features)
         features = self.conv_body(low(features, self.conv_body))
         features = self.conv_first(x).add_(features) if first is None else first + features
-        rows = max(16, STRIP_PX // features.shape[3])
-        if torch.is_grad_enabled() or features.shape[2] <= 1.5 * rows:
+        height, width = features.shape[2:]
+        rows = max(16, STRIP_PX // width)
+        if torch.is_grad_enabled() or height <= 1.5 * rows:
             return self._enlarge(features, x.dtype)
         growth = 2 ** len(self.up_names)
-        height, width = (side * growth for side in features.shape[2:])
-        shape = (features.shape[0], self.conv_last.out_channels, height, width)
+        shape = (features.shape[0], self.conv_last.out_channels, height * growth, width * growth)
         out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        return in_strips(partial(self._enlarge, dtype=out.dtype), features, out, rows, _TAIL_REACH)
+        return in_windows(partial(self._enlarge, dtype=out.dtype), features, out, rows, width, _TAIL_REACH)
 
     def _enlarge(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         features = low(features, self.conv_hr)
@@ -145,15 +150,23 @@ def leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2, inplace=torch.is_grad_enabled())
 
 
-def in_strips(part: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, rows: int, reach: int) -> Tensor:
-    """Fills `out` with `part(x)`, computed over strips of `rows` rows of x and `reach` more on each side.
+def in_windows(part: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, rows: int, columns: int, reach: int) -> Tensor:
+    """Fills `out` with `part(x)`, computed over windows of x.
 
-    x is (N, C, H, W), out (N, C', H*growth, W*growth), where each row comes from at most `reach` rows of x around it.
+    x is (N, C, H, W), out (N, C', H*growth, W*growth), each pixel of which comes from at most `reach` pixels of x
+    around it. This context comes on top of windows of `rows` rows; it is part of their `columns`.
     """
-    height, growth = x.shape[2], out.shape[2] // x.shape[2]
-    cuts = [*range(0, max(1, height - rows // 2), rows), height]  # a rest of less than half a strip joins the last one
-    for top, bottom in pairwise(cuts):
-        start, stop = max(0, top - reach), min(height, bottom + reach)
-        strip = part(x[:, :, start:stop])
-        out[:, :, top * growth : bottom * growth] = strip[:, :, (top - start) * growth : (bottom - start) * growth]
+    (height, width), growth = x.shape[2:], out.shape[2] // x.shape[2]
+    down = [*range(0, max(1, height - rows // 2), rows), height]  # a rest of less than half a window joins the last one
+    across = [0]
+    while max(0, across[-1] - reach) + columns < width:
+        across.append(max(0, across[-1] - reach) + columns - reach)
+    for top, bottom in pairwise(down):
+        for left, right in pairwise([*across, width]):
+            above, before = max(0, top - reach), max(0, left - reach)
+            window = x[:, :, above : min(height, bottom + reach), before : min(width, right + reach)]
+            result = part(window.contiguous(memory_format=torch.channels_last))
+            y, z = (top - above) * growth, (left - before) * growth
+            place = out[:, :, top * growth : bottom * growth, left * growth : right * growth]
+            place[...] = result[:, :, y : y + place.shape[2], z : z + place.shape[3]]
     return out

@@ -4,7 +4,7 @@ In bfloat16 on a CPU with AMX, oneDNN's speed depends on the width of maps (docs
 six takes two to five times as long, for no reason that a caller could see, but no multiple of 16 does: so maps get
 columns of zeros beside the picture. To a convolution they are what its own padding is, if they are zeros whenever it
 looks: they are made so again before each one. And somewhat below 128 and 256 it is faster than anywhere else, which
-makes tiles so wide worth more context.
+makes tiles so wide, and windows within RRDBNet's dense blocks (rrdb.py), worth more context.
 """
 
 import threading
@@ -18,7 +18,8 @@ from torch.nn import functional as F
 _MULTIPLE = 16
 # Narrower maps go through other kernels, which take every width alike.
 _NARROW_PX = 256
-_FAST_PX = (range(111, 127), range(223, 255))
+WIDEST_FAST_PX = 254
+_FAST_PX = (range(111, 127), range(223, WIDEST_FAST_PX + 1))
 _FAST_COST = 5 / 6
 # (height, width) of such a tile; higher ones leave the caches.
 FAST_WINDOW_PX = (600, 254)

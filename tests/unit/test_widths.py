@@ -60,7 +60,8 @@ def test_pictures_in_bfloat16_are_the_same(
     device, tile = DeviceOptions(device="cpu", precision="bf16"), TileOptions(self_ensemble=self_ensemble)
     with Upscaler(model, device=device, tile=tile) as upscaler:
         result = upscaler(pixels)
-    monkeypatch.setattr("realesr_cli.inference.widths_matter", lambda dtype, device: False)
+    for user in ("inference", "engine", "models.rrdb"):
+        monkeypatch.setattr(f"realesr_cli.{user}.widths_matter", lambda dtype, device: False)
     with Upscaler(model, device=device, tile=tile) as upscaler:
         expected = upscaler(pixels)
     difference = np.abs(result.astype(int) - expected)
