@@ -295,7 +295,8 @@ def _build_compact(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "radius_px": depth + 2,
         "pad_px": depth + 2,
         "supports_low_precision": True,
-        "values_per_px": max(3 * width, 4 * channels * scale**2),
+        # the float32 maps around the first activation, or two maps and the result
+        "values_per_px": max(4 * width, 4 * channels * scale**2),
     }
 
 
