@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Of larger maps torch computes PReLU as fast or faster in its own way (docs/performance.md).
+_LARGEST_IN_ROWS_PX = 10**5
+
 Activation = Literal["prelu", "relu", "leakyrelu"]
 
 
@@ -67,9 +70,10 @@ class SRVGGNetCompact(nn.Module):
     def _prelu(self, x: Tensor, layer: nn.PReLU) -> Tensor:
         """`layer(x)` in the dtype of x, computed on rows of W*C values: on channels_last maps torch works in runs of C
         otherwise, and autocast would compute in float32, two more copies of the maps."""
-        if layer.weight.numel() == 1 or not x.is_contiguous(memory_format=torch.channels_last):
-            return layer(x)
         count, channels, height, width = x.shape
+        in_rows = layer.weight.numel() > 1 and x.is_contiguous(memory_format=torch.channels_last)
+        if not in_rows or (height * width > _LARGEST_IN_ROWS_PX and not torch.is_grad_enabled()):
+            return layer(x)
         rows = x.permute(0, 2, 3, 1).reshape(count * height, width * channels)
         with torch.autocast(x.device.type, enabled=False):
             rows = F.prelu(rows, self._slopes(layer, width, x.dtype))
