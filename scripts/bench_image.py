@@ -13,6 +13,7 @@ Memory is what one run adds to the peak of a fresh process (on CUDA: of the devi
 import argparse
 import copy
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -22,6 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the program does, before torch is loaded
 
 import numpy as np
 import torch

@@ -61,7 +61,7 @@ def _options(
 
 def start() -> NoReturn:
     """`main` as a process of its own, which Ctrl-C ends at once."""
-    # torch's threads wait for each other a millisecond in a loop before they let others run, who in a film are the
+    # torch's threads wait for each other for long in a loop before they let others run, who in a film are the
     # encoder's: a tenth of the speed (docs/performance.md). This has to be said before torch is loaded
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")

@@ -49,13 +49,13 @@ class ZeroColumns:
 
     def __call__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """`function(x)`; x is (N, C, H, W), and the result perhaps a view of wider maps."""
-        width = x.shape[3]
-        if width <= _NARROW_PX * self._factor:
+        width, step = x.shape[3], _MULTIPLE * self._factor
+        if width <= _NARROW_PX * self._factor or width % step == 0:
             return function(x)
-        step = _MULTIPLE * self._factor
-        self._widths.picture_px, self._widths.padded_px = width, -(-width // step) * step
+        padded = -(-width // step) * step
+        self._widths.picture_px, self._widths.padded_px = width, padded
         try:
-            maps = function(F.pad(x, (0, self._widths.padded_px - width)))
+            maps = function(F.pad(x, (0, padded - width)))
             return maps[..., : self._end(maps)]
         finally:
             self._widths.picture_px = self._widths.padded_px = 1

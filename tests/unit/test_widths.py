@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from networks import compact, loaded, rrdb
 from realesr_cli import DeviceOptions, Upscaler
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.widths import ZeroColumns
 from realesr_cli.options import TileOptions
-from tests.unit.networks import compact, loaded, rrdb
 
 MODELS: dict[str, Callable[[], LoadedModel]] = {
     "compact": compact,
