@@ -1,5 +1,5 @@
 """`python -m realesr_cli` is the command `realesr`."""
 
-from realesr_cli.cli.main import start
+from realesr_cli.process import start
 
 start()

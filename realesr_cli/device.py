@@ -1,16 +1,13 @@
-"""Where a network runs, in which number format, and how much memory there is for it."""
+"""Where a network runs, and in which number format."""
 
-import ctypes
-import os
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from realesr_cli.errors import DeviceUnavailable
+from realesr_cli.memory import is_out_of_memory
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.mixed import fast_copy
 from realesr_cli.options import DeviceOptions
@@ -19,14 +16,6 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 _CPU = torch.device("cpu")
-_OUT_OF_MEMORY = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "bad_alloc",
-    "alloc_failed",
-    "unable to find an engine",  # cuDNN, when no algorithm's workspace fits
-)
 
 # Half precision is taken where one convolution runs this much faster in it than in float32; emulated it is slower.
 _WORTHWHILE = 1.3
@@ -95,62 +84,6 @@ def available_devices() -> tuple[str, ...]:
     return (*names, "cpu")
 
 
-def free_memory_bytes(device: torch.device) -> int:
-    """Memory that an allocation on `device` could take now, in bytes."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # what torch's own allocator holds without using it is free as well
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if device.type == "mps":
-        return max(0, int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()))
-    if device.type == "xpu":
-        free, _ = torch.xpu.mem_get_info(device)
-        return int(free)
-    return _free_host_bytes()
-
-
-def _free_host_bytes() -> int:
-    free = _meminfo_bytes()
-    limit = _control_group_bytes()
-    return free if limit is None else min(free, limit)
-
-
-def _meminfo_bytes() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    if sys.platform == "win32":
-        return _windows_free_bytes()
-    # macOS names no figure for available memory through the standard library: half of what is built in
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def _windows_free_bytes() -> int:
-    class Status(ctypes.Structure):
-        _fields_ = (
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *((name, ctypes.c_ulonglong) for name in ("total", "free", "page", "page_free", "v", "v_free", "extended")),
-        )
-
-    status = Status(length=ctypes.sizeof(Status))
-    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
-    return int(status.free)
-
-
-def _control_group_bytes() -> int | None:
-    """What a container may still use; None outside of one."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (root / "memory.max").read_text(), (root / "memory.current").read_text()
-        return max(0, int(limit) - int(used)) if limit.strip() != "max" else None
-    except (OSError, ValueError):
-        return None
-
-
 def _find_dtype(options: DeviceOptions, model: LoadedModel, device: torch.device) -> tuple[torch.dtype, str]:
     if options.precision != "auto":
         dtype = _DTYPES[options.precision]
@@ -168,40 +101,6 @@ def _find_dtype(options: DeviceOptions, model: LoadedModel, device: torch.device
     if not _agrees_with_float32(model, device, candidate):
         return torch.float32, f"{_NAMES[candidate]} gave wrong values with this network on this device"
     return candidate, why
-
-
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether an error of torch means that memory is full: it has a class for that, but does not always use it."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return any(words in text for words in _OUT_OF_MEMORY)
-
-
-def keep_freed_memory() -> None:
-    """Lets this process keep the memory of freed tensors for the next ones, where the C library can be told so.
-
-    glibc hands every block above 32 MiB back to the system at once and takes it anew, page by page, for the next
-    layer: with large pictures that costs half of the time (docs/performance.md). `release_freed_memory` gives it back.
-    """
-    if _GLIBC is not None:
-        # M_MMAP_THRESHOLD; before 2.35 it may be 32 MiB at most, and what is refused leaves 128 KiB
-        if not _GLIBC.mallopt(-3, 1 << 30):
-            _GLIBC.mallopt(-3, 1 << 25)
-        _GLIBC.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
-
-def release_freed_memory() -> None:
-    """Gives the memory that `keep_freed_memory` has kept back to the system."""
-    if _GLIBC is not None:
-        _GLIBC.malloc_trim(0)
-
-
-def _find_glibc() -> ctypes.CDLL | None:
-    if sys.platform != "linux":
-        return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "gnu_get_libc_version") else None
 
 
 def precision_gain(dtype: torch.dtype, device: torch.device = _CPU) -> float:
@@ -243,6 +142,3 @@ def _agrees_with_float32(model: LoadedModel, device: torch.device, dtype: torch.
         raise
     difference = (low.float() - exact).clamp(-1e3, 1e3).square().mean().sqrt()
     return bool(torch.isfinite(low).all()) and float(difference) < _PROBE_TOLERANCE * max(1.0, float(exact.std()))
-
-
-_GLIBC = _find_glibc()

@@ -18,7 +18,6 @@ import torch
 from realesr_cli.alpha import flatten, is_opaque
 from realesr_cli.animation import Animation, bytes_at_once, encode_animation, read_animation, write_animation
 from realesr_cli.atomic import output_error
-from realesr_cli.device import free_memory_bytes
 from realesr_cli.errors import (
     DeviceUnavailable,
     DiskFull,
@@ -35,6 +34,7 @@ from realesr_cli.image_formats import ANIMATED, check_can_hold, format_of
 from realesr_cli.image_header import read_header
 from realesr_cli.image_io import Image, Pixels, encode_image, load_bytes, read_image, write_image
 from realesr_cli.kept_faces import check_faces, save_faces
+from realesr_cli.memory import free_memory_bytes
 from realesr_cli.naming import STANDARD, ImageJob
 from realesr_cli.options import FaceOptions, InputOptions, OutputOptions, SizeOptions
 from realesr_cli.pipeline import run_pipelines

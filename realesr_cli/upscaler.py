@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from realesr_cli import alpha as transparency
-from realesr_cli.device import DeviceChoice, choose_device, free_memory_bytes
+from realesr_cli.device import DeviceChoice, choose_device
 from realesr_cli.engine import Advance, Engine
 from realesr_cli.errors import OutOfMemory, UnsupportedInput, UsageError
+from realesr_cli.memory import free_memory_bytes
 from realesr_cli.models.architectures import LoadedModel, load_model
 from realesr_cli.options import AlphaMode, DeviceOptions, SizeOptions, TileOptions
 from realesr_cli.reporting import NULL, Reporter, progress

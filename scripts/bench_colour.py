@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from realesr_cli.device import keep_freed_memory
+from realesr_cli.memory import keep_freed_memory
 from realesr_cli.video.colour import Colour, from_rgb, to_rgb
 from realesr_cli.video.frames import frame_of, pixel_format
 from realesr_cli.video.swscale import Swscale, is_exact

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 
 from realesr_cli import read_image
-from realesr_cli.device import choose_device, keep_freed_memory
+from realesr_cli.device import choose_device
 from realesr_cli.faces.align import inverse, moved
 from realesr_cli.faces.detect import FaceDetector
 from realesr_cli.faces.enhance import FaceEnhancer
 from realesr_cli.inference import Inference
+from realesr_cli.memory import keep_freed_memory
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.gfpgan import GFPGANv1Clean
 from realesr_cli.options import DeviceOptions

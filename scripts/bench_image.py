@@ -13,7 +13,6 @@ Memory is what one run adds to the peak of a fresh process (on CUDA: of the devi
 import argparse
 import copy
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -24,14 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the program does, before torch is loaded
-
 import numpy as np
 import torch
 from peers import Run, flops_per_pixel, matmul_gflops, peer_paths
 from torch.nn import functional as F
 
 from realesr_cli import DeviceOptions, LoadedModel, Upscaler, load_model, read_image, write_image
+from realesr_cli.process import restart_with_settings
 
 
 def peak_memory_mib(path: str, model: str, picture: Path, arguments: argparse.Namespace) -> float:
@@ -224,4 +222,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_settings()  # as the program does
     main()

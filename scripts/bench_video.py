@@ -25,8 +25,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the program does, before torch is loaded
-
 import av
 import cv2
 import numpy as np
@@ -35,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from realesr_cli import DeviceOptions, SizeOptions, Upscaler, VideoOptions, upscale_video
+from realesr_cli.process import restart_with_settings
 from realesr_cli.video.convert import to_pixels
 from realesr_cli.video.frames import planes_of
 from realesr_cli.video.probe import probe
@@ -201,4 +200,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_settings(many_sizes=False)  # as the program does
     main()

@@ -46,6 +46,7 @@ from realesr_cli.image_jobs import PictureOptions, run_jobs
 from realesr_cli.models.compact import SRVGGNetCompact
 from realesr_cli.naming import plan_jobs
 from realesr_cli.options import OutputOptions
+from realesr_cli.process import restart_with_settings
 from realesr_cli.video import jobs as films
 
 LIMIT_MIB_PER_MINUTE = 1.0
@@ -319,4 +320,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_settings()  # as the program does
     main()

@@ -16,7 +16,8 @@ def doctor(json: flags.Json = False) -> None:
     with running("doctor", json=json) as run:
         import torch
 
-        from realesr_cli.device import available_devices, find_device, free_memory_bytes, precision_gain
+        from realesr_cli.device import available_devices, find_device, precision_gain
+        from realesr_cli.memory import free_memory_bytes
 
         best = find_device("auto")
         gains = {name: _gains(torch.device(name), precision_gain) for name in available_devices()}

@@ -1,8 +1,6 @@
 """The command `realesr`: its sub-commands, and the one place where an error outside a run becomes an exit status."""
 
-import contextlib
 import io
-import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -11,8 +9,6 @@ import typer
 from realesr_cli import __version__, machine
 from realesr_cli.cli import compare, completion, data, directory, doctor, eval, faces, image, models, train, video
 from realesr_cli.errors import RealesrError
-
-_INTERRUPTED = (130, 143)
 
 app = typer.Typer(
     name="realesr",
@@ -57,25 +53,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-def start() -> NoReturn:
-    """`main` as a process of its own, which Ctrl-C ends at once."""
-    # torch's threads wait for each other for long in a loop before they let others run, who in a film are the
-    # encoder's: a tenth of the speed (docs/performance.md). This has to be said before torch is loaded
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    try:
-        main()
-    except SystemExit as leaving:
-        if leaving.code in _INTERRUPTED:
-            # everything is closed and said by now; what is left is to take down libraries, and a video encoder first
-            # finishes the pictures that it holds, which takes seconds
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(int(leaving.code))
-        raise
 
 
 def main() -> NoReturn:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from realesr_cli import weights
 from realesr_cli.alpha import bleed
-from realesr_cli.device import choose_device, is_out_of_memory, keep_freed_memory
+from realesr_cli.device import choose_device
 from realesr_cli.errors import OutOfMemory
 from realesr_cli.faces.align import (
     Transform,
@@ -30,6 +30,7 @@ from realesr_cli.faces.align import (
 )
 from realesr_cli.faces.detect import DETECTOR, Face, FaceDetector
 from realesr_cli.inference import Inference
+from realesr_cli.memory import is_out_of_memory, keep_freed_memory
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.restorers import load_restorer
 from realesr_cli.options import DeviceOptions, FaceOptions

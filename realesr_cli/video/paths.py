@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from realesr_cli.device import is_out_of_memory
 from realesr_cli.errors import OutOfMemory
+from realesr_cli.memory import is_out_of_memory
 from realesr_cli.resize import reduce
 from realesr_cli.transfers import transfers
 from realesr_cli.upscaler import Upscaler, join

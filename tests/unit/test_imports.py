@@ -1,16 +1,12 @@
 """Who may import whom, and that `--help` loads nothing heavy."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import realesr_cli
 import realesr_train
-from realesr_cli.cli import main
 
 ROOT = Path(realesr_cli.__file__).parent
 TRAIN = Path(realesr_train.__file__).parent
@@ -24,6 +20,7 @@ _LIGHT = {
     "tiling",
     "tree",
     "pipeline",
+    "process",
     "boxes",
     "containers",
     "image_formats",
@@ -80,6 +77,7 @@ _SHARED = {
     "image_formats",
     "image_header",
     "image_io",
+    "memory",
     "models",
     "pipeline",
     "reporting",
@@ -175,20 +173,6 @@ def test_help_and_version_load_nothing_heavy() -> None:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stderr.strip() == "[]", f"{arguments}: {done.stderr}"
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
-)
-def test_waiting_threads_are_told_to_sleep_soon_unless_the_user_says_something(
-    said: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "environ", dict(said))
-    monkeypatch.setattr(main, "main", lambda: sys.exit(0))
-    with pytest.raises(SystemExit):
-        main.start()
-    assert os.environ.get("GOMP_SPINCOUNT") == expected
 
 
 def test_public_names() -> None:

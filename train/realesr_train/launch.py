@@ -14,8 +14,8 @@ import torch
 from torch.distributed import DistError
 
 from realesr_cli.atomic import output_error, replacing
-from realesr_cli.device import is_out_of_memory, keep_freed_memory
 from realesr_cli.errors import ConfigError, DeviceError, OutOfMemory, RealesrError, UsageError
+from realesr_cli.memory import is_out_of_memory, keep_freed_memory
 from realesr_cli.models.architectures import load_model
 from realesr_cli.reporting import NULL, Reporter
 from realesr_train import checkpoint, distributed

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from realesr_cli.atomic import output_error
-from realesr_cli.device import free_memory_bytes, is_out_of_memory
 from realesr_cli.errors import (
     DiskFull,
     OutOfMemory,
@@ -34,6 +33,7 @@ from realesr_cli.errors import (
 )
 from realesr_cli.image_formats import FULL_COLOUR_SUFFIXES
 from realesr_cli.image_io import Image, read_image, write_image
+from realesr_cli.memory import free_memory_bytes, is_out_of_memory
 from realesr_cli.reporting import Reporter, progress
 from realesr_train.config import DegradationConfig
 from realesr_train.degradation.draws import Draws
