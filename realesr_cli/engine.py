@@ -41,7 +41,7 @@ _SMALLEST_TILE_PX = 32
 # A tile's side, its context counted: at 25 times the context only 18 % of the work is done twice. Larger ones take
 # memory that others want, and on a CPU they are slower, because each map is then far larger than the caches.
 _LARGEST_SIDE_PAD = 25
-_SIDE_RANGE_PX = (448, 2048)
+_SIDE_RANGE_PX = (640, 2048)
 # Launching a GPU's kernels costs the same for one tile as for several; a CPU has no such cost.
 _LARGEST_BATCH = 8
 # Whole pictures gain by it on a CPU as well while they are so small that threads wait for each other more than they
@@ -99,15 +99,18 @@ class Engine:
         return min(plans, key=lambda tiles: self._cost(tiles, precise))
 
     def window_bytes(self, window_px: int, *, channels: int = 3, precise: bool = False) -> int:
-        """Peak of device memory for a tile of so many input pixels: activations, and both ends in float32."""
+        """Peak of device memory for a tile of so many input pixels: activations, the picture in float32, the result."""
         model, value_bytes = self._model, 4 if precise else torch.finfo(self._choice.dtype).bits // 8
         runs = math.ceil(channels / model.channels_in)  # a model for one channel takes three as a batch
         values = window_px * model.values_per_px + min(window_px, model.tail_px) * model.tail_values_per_px
-        # float32 in and out, and the bytes made of it
-        ends = max(channels, model.channels_out) * (4 + 5 * model.scale**2) * (2 if self._options.self_ensemble else 1)
+        maps = max(values * value_bytes, window_px * model.entrance_values_per_px * 4)
+        ensemble, on_cpu = self._options.self_ensemble, self._choice.device.type == "cpu"
+        holds_result = model.holds_result or ensemble or not on_cpu
+        result = (4 if precise else 1) + (4 if holds_result else 0)  # integers, and what they are rounded from
+        ends = max(channels, model.channels_out) * (4 + result * model.scale**2) * (2 if ensemble else 1)
         if self._options.keep_colours:  # the result and its correction, in float32
             ends += 8 * model.channels_out * model.scale**2
-        return runs * values * value_bytes + window_px * ends
+        return runs * maps + window_px * ends
 
     def bands(
         self, picture: Pixels, tiles: Sequence[Tile], dtype: np.dtype[Any], *, precise: bool, advance: Advance
@@ -210,6 +213,7 @@ class Engine:
                     parts = running[0].result()
                     for piece, part in zip(running[0].pieces, parts, strict=True):
                         piece.target[...] = part
+                    del parts, part  # before the next batch takes as much
                     running.popleft().finished()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):

@@ -403,6 +403,7 @@ class Upscaler:
         for band in self._engine.bands(padded, tiles, dtype, precise=precise, advance=advance):
             yield band[: height - top, :width]
             top += band.shape[0]
+            del band  # before the next one is made
 
     def _tiles(self, size: tuple[int, int], channels: int, precise: bool, plans: Plans | None) -> tuple[Tile, ...]:
         """How a picture is cut; `plans` remembers it."""
@@ -455,6 +456,7 @@ def join(bands: Iterable[Pixels], height: int) -> Pixels:
             whole = np.empty((height, *band.shape[1:]), band.dtype)
         whole[top : top + band.shape[0]] = band
         top += band.shape[0]
+        del band  # before the next one is made
     assert whole is not None and top == height, "the bands do not fill the picture"
     return whole
 

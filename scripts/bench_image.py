@@ -7,7 +7,7 @@ the program does by itself; "literal" is the published network cast as a whole t
 channels_last; then, with --peers, ONNX Runtime, OpenVINO and ncnn where they are installed (peers.py).
 Figures are medians over the rounds; ratios are medians of the rounds' ratios, so that a machine that changes its speed
 does not matter. The share of the peak is of a large matrix product in the same number format, timed in the same run.
-Memory is what one run adds to the peak of a fresh process (on CUDA: of the device's allocations).
+Memory is what one run adds to the peak of a fresh process (on CUDA: of the device's allocations), median of three.
 """
 
 import argparse
@@ -33,11 +33,14 @@ from realesr_cli.process import restart_with_settings
 
 
 def peak_memory_mib(path: str, model: str, picture: Path, arguments: argparse.Namespace) -> float:
-    """Growth of a fresh process's peak memory by one run, in MiB (on CUDA: of the device's allocations)."""
+    """Growth of a process's peak memory by one run, in MiB (on CUDA: of the device's allocations); the median of three,
+    for where the C library puts a map, and so what it can reuse, differs from one process to the next."""
     command = [sys.executable, __file__, str(picture), "-m", model, "--device", arguments.device, "--memory-of", path]
     if arguments.threads:
         command += ["--threads", str(arguments.threads)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return statistics.median(
+        float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)
+    )
 
 
 def measure_memory(arguments: argparse.Namespace) -> None:
