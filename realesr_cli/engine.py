@@ -103,14 +103,13 @@ class Engine:
         model, value_bytes = self._model, 4 if precise else torch.finfo(self._choice.dtype).bits // 8
         runs = math.ceil(channels / model.channels_in)  # a model for one channel takes three as a batch
         values = window_px * model.values_per_px + min(window_px, model.tail_px) * model.tail_values_per_px
-        maps = max(values * value_bytes, window_px * model.entrance_values_per_px * 4)
         ensemble, on_cpu = self._options.self_ensemble, self._choice.device.type == "cpu"
         holds_result = model.holds_result or ensemble or not on_cpu
         result = (4 if precise else 1) + (4 if holds_result else 0)  # integers, and what they are rounded from
         ends = max(channels, model.channels_out) * (4 + result * model.scale**2) * (2 if ensemble else 1)
         if self._options.keep_colours:  # the result and its correction, in float32
             ends += 8 * model.channels_out * model.scale**2
-        return runs * maps + window_px * ends
+        return runs * values * value_bytes + window_px * ends
 
     def bands(
         self, picture: Pixels, tiles: Sequence[Tile], dtype: np.dtype[Any], *, precise: bool, advance: Advance

@@ -23,6 +23,7 @@ from realesr_cli import DeviceOptions, Upscaler, read_image
 from realesr_cli.image_jobs import PictureOptions, describe_jobs, run_jobs
 from realesr_cli.naming import plan_jobs
 from realesr_cli.options import InputOptions, OutputOptions, SizeOptions
+from realesr_cli.process import restart_with_settings
 
 
 class Plans:
@@ -103,4 +104,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_settings()  # as the program does
     main()

@@ -48,8 +48,6 @@ class LoadedModel:
     supports_low_precision: bool = False
     values_per_px: int = 700
     """Peak number of activation values held at once, for each input pixel (measured, rounded up)."""
-    entrance_values_per_px: int = 0
-    """The same of the first layers, where these compute in float32 whatever the others do."""
     holds_result: bool = True
     """Whether a float32 result is there at the peak; a CPU rounds that of the other networks strip by strip."""
     tail_values_per_px: int = 0
@@ -300,9 +298,8 @@ def _build_compact(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "radius_px": depth + 2,
         "pad_px": depth + 2,
         "supports_low_precision": True,
-        # the maps around an activation, or the last one and the result
-        "values_per_px": max(2 * width, width + channels * scale**2),
-        "entrance_values_per_px": 2 * width,
+        # the float32 maps around the first activation, or in float32 what oneDNN holds besides
+        "values_per_px": max(4 * width, 4 * channels * scale**2),
         "holds_result": False,
     }
 

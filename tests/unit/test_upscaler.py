@@ -1,5 +1,7 @@
 """Pictures through small networks: tiling is exact, and grey, alpha, depth and size come out right."""
 
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -37,6 +39,23 @@ def test_tiles_change_nothing(model: LoadedModel, size: tuple[int, int], rng: np
     assert whole.shape == (size[0] * model.scale, size[1] * model.scale, 3)
     # another order of summation may move a value by one step of 16 bits
     assert int(np.abs(whole.astype(int) - tiled.astype(int)).max()) <= 1
+
+
+def test_a_band_is_gone_before_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def bands(*arguments: Any, **keywords: Any) -> Iterator[np.ndarray]:
+        for _ in range(3):
+            assert all(band() is None for band in alive)
+            band = np.zeros((10, 20, 3), np.uint8)
+            alive.append(weakref.ref(band))
+            yield band
+            del band
+
+    upscaler = Upscaler(nearest(), device=_FP32)
+    monkeypatch.setattr(upscaler._engine, "bands", bands)
+    assert upscaler(_noise(rng, 15, 10, 3)).shape == (30, 20, 3)
+    assert len(alive) == 3
 
 
 def test_too_little_context_does_show(rng: np.random.Generator) -> None:
