@@ -19,7 +19,13 @@ from torch import Tensor
 from realesr_cli.device import DeviceChoice
 from realesr_cli.errors import OutOfMemory
 from realesr_cli.inference import Inference, Picture
-from realesr_cli.memory import free_memory_bytes, is_out_of_memory, keep_freed_memory, release_freed_memory
+from realesr_cli.memory import (
+    bound_freed_memory,
+    free_memory_bytes,
+    is_out_of_memory,
+    keep_freed_memory,
+    release_freed_memory,
+)
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.colours import REACH_PX
 from realesr_cli.models.widths import FAST_WINDOW_PX, relative_cost, widths_matter
@@ -32,8 +38,6 @@ Advance = Callable[[float], None]
 
 # A tile's memory on a CPU, where larger tiles gain nothing, and where memory belongs to everybody.
 _HOST_BYTES = 27 * 2**30 // 20
-# Of what tiles have left in the host's memory, so much and three times the largest tile is kept for the next.
-_KEPT_BYTES = 2**26
 # Share of the free memory that activations may take; the rest is for the picture, the weights and everybody else.
 _MEMORY_SHARE = 0.4
 # A tile whose kept part would be smaller than this is all context: the device is simply too small.
@@ -64,13 +68,16 @@ class Engine:
         # a GPU computes one batch while the host unpacks the one before
         self._ahead = 1 if choice.device.type == "cuda" else 0
         self._largest_window_px: int | None = None
-        self._largest_tile_bytes = 0
         if choice.device.type == "cpu":
             keep_freed_memory()
 
     def close(self) -> None:
         """Frees the device's memory."""
         self._inference.close()
+        self._release()
+
+    def _release(self) -> None:
+        """Gives back what is kept for the next tiles."""
         if self._choice.device.type == "cpu":
             release_freed_memory()
         if self._choice.device.type == "cuda":
@@ -160,10 +167,10 @@ class Engine:
         """
         count, height, width, channels = pictures.shape
         together = count * self.window_bytes(height * width, channels=channels, precise=precise)
+        self._bound_kept(together)
         if together > free_memory_bytes(self._choice.device) * _MEMORY_SHARE:
             return None
         kept, levels = [Box(0, 0, height, width)] * count, int(np.iinfo(dtype).max)
-        self._tidy(together)
         try:
             return self._inference.start(pictures, kept, levels, precise=precise, on_step=lambda share: None)()
         except (RuntimeError, MemoryError) as error:
@@ -198,7 +205,7 @@ class Engine:
         pending = deque(pieces)
         running: deque[_Running[Picture]] = deque()
         channels = pending[0].picture.shape[2]
-        self._tidy(self.window_bytes(pending[0].tile.source.area, channels=channels, precise=precise))
+        self._bound_kept(self.window_bytes(pending[0].tile.source.area, channels=channels, precise=precise))
         budget = free_memory_bytes(self._choice.device) * _MEMORY_SHARE
         while pending or running:
             full = False
@@ -252,15 +259,12 @@ class Engine:
             for half in split_tile(tile, height, width, pad=self.pad_px, align=self._model.multiple_of)
         ]
 
-    def _tidy(self, tile_bytes: int) -> None:
-        """Before a tile of so many bytes: what earlier ones have left must not grow with their number."""
-        self._largest_tile_bytes = max(self._largest_tile_bytes, tile_bytes)
+    def _bound_kept(self, tile_bytes: int) -> None:
         if self._choice.device.type == "cpu":
-            release_freed_memory(_KEPT_BYTES + 3 * self._largest_tile_bytes)
+            bound_freed_memory(tile_bytes)
 
     def _make_smaller(self, tiles: list[Tile]) -> None:
-        if self._choice.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._release()
         if len(tiles) > 1:
             self._largest_batch = len(tiles) // 2
             return

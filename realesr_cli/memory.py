@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-# oneDNN keeps the programs that it has written for convolutions, each for one shape of maps: a quarter of a megabyte
-# each, by default 1,024 of them. The largest network wants about 60 for a picture, one of a single size that is.
+# oneDNN keeps the programs that it writes for convolutions, one for each shape of maps: up to a quarter of a megabyte
+# each, and by default 1,024 of them. A picture wants at most some 60 (docs/performance.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
+_KEPT_BYTES = 2**26
 _OUT_OF_MEMORY = (
     "out of memory",
     "not enough memory",
@@ -89,38 +90,53 @@ def keep_freed_memory() -> None:
     """Lets this process keep the memory of freed tensors for the next ones, where the C library can be told so.
 
     glibc hands every block above 32 MiB back to the system at once and takes it anew, page by page, for the next
-    layer: with large pictures that costs half of the time (docs/performance.md). `release_freed_memory` gives it back.
+    layer: with large pictures that costs half of the time (docs/performance.md). The two functions below give it back.
     """
     if _GLIBC is not None:
         # M_MMAP_THRESHOLD; before 2.35 it may be 32 MiB at most, and what is refused leaves 128 KiB
         if not _GLIBC.mallopt(-3, 1 << 30):
             _GLIBC.mallopt(-3, 1 << 25)
         _GLIBC.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+        _Heap.least_bytes = min(_Heap.least_bytes, _own_bytes())
 
 
-def release_freed_memory(above: int = 0) -> None:
-    """Gives back what `keep_freed_memory` has kept, where that may have become more than `above` bytes.
+def release_freed_memory() -> None:
+    """Gives the memory that `keep_freed_memory` has kept back to the system."""
+    if _GLIBC is not None:
+        _GLIBC.malloc_trim(0)
+        _Heap.least_bytes = _own_bytes()
 
-    Maps of many sizes leave holes between what lives longer, and the next larger one fits into none of them: without
-    this, 200 photographs of 200 to 1200 pixels are 1.3 GB in the end, 0.8 of them holes (docs/performance.md).
+
+def bound_freed_memory(tile_bytes: int) -> None:
+    """Before work that takes `tile_bytes`: what is kept may be three times the largest such work, and 64 MiB.
+
+    Maps of many sizes leave holes between what lives longer, and the next larger one fits into none of them. What the
+    process takes above the least that was seen stands for what is kept: finding out would take as long as giving back.
     """
+    _Heap.largest_tile_bytes = max(_Heap.largest_tile_bytes, tile_bytes)
     if _GLIBC is None:
         return
-    resident = _resident_bytes()
-    _Least.bytes = min(_Least.bytes, resident)
-    if resident - _Least.bytes >= above:
-        _GLIBC.malloc_trim(0)
-        _Least.bytes = _resident_bytes()
+    own = _own_bytes()
+    _Heap.least_bytes = min(_Heap.least_bytes, own)
+    if own - _Heap.least_bytes >= _KEPT_BYTES + 3 * _Heap.largest_tile_bytes:
+        release_freed_memory()
 
 
-class _Least:
-    """The least memory that this process was seen to take since it last gave some back."""
+class _Heap:
+    """What is known of this process's heap, which all engines share."""
 
-    bytes = sys.maxsize
+    least_bytes = sys.maxsize
+    """The least that the process was seen to take since it last gave some back."""
+    largest_tile_bytes = 0
 
 
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _own_bytes() -> int:
+    """Resident memory of this process but for what it shares with others, such as libraries; 0 where none says so."""
+    try:
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _find_glibc() -> ctypes.CDLL | None:

@@ -22,7 +22,7 @@ from realesr_cli import alpha as transparency
 from realesr_cli.device import DeviceChoice, choose_device
 from realesr_cli.engine import Advance, Engine
 from realesr_cli.errors import OutOfMemory, UnsupportedInput, UsageError
-from realesr_cli.memory import free_memory_bytes
+from realesr_cli.memory import free_memory_bytes, release_freed_memory
 from realesr_cli.models.architectures import LoadedModel, load_model
 from realesr_cli.options import AlphaMode, DeviceOptions, SizeOptions, TileOptions
 from realesr_cli.reporting import NULL, Reporter, progress
@@ -438,6 +438,9 @@ class Upscaler:
     ) -> None:
         needed = self._host_bytes(work, size, dtype, whole=whole)
         free = free_memory_bytes(torch.device("cpu"))
+        if needed > free:
+            release_freed_memory()  # what this process keeps for its next tiles is free, too
+            free = free_memory_bytes(torch.device("cpu"))
         if needed > free:
             raise OutOfMemory(
                 f"a result of {size[1]}x{size[0]} needs {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} free",

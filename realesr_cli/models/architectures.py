@@ -49,7 +49,7 @@ class LoadedModel:
     values_per_px: int = 700
     """Peak number of activation values held at once, for each input pixel (measured, rounded up)."""
     holds_result: bool = True
-    """Whether a float32 result is there at the peak; a CPU rounds that of the other networks strip by strip."""
+    """Whether a CPU holds the float32 result at the peak; others round it strip by strip, or take more earlier."""
     tail_values_per_px: int = 0
     """What comes on top for the pixels of one strip, where the network enlarges in strips (`tail_px` at most)."""
     tail_px: int = 0
@@ -298,7 +298,7 @@ def _build_compact(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "radius_px": depth + 2,
         "pad_px": depth + 2,
         "supports_low_precision": True,
-        # the float32 maps around the first activation, or in float32 what oneDNN holds besides
+        # two maps in float32 around the first activation, or the result beside the last map (measured)
         "values_per_px": max(4 * width, 4 * channels * scale**2),
         "holds_result": False,
     }

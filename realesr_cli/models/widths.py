@@ -21,7 +21,7 @@ _NARROW_PX = 256
 WIDEST_FAST_PX = 254
 _FAST_PX = (range(111, 127), range(223, WIDEST_FAST_PX + 1))
 # With one thread, and with several, which share what slows down the others.
-_FAST_COST = {True: 0.9, False: 0.75}
+_FAST_COST_ALONE, _FAST_COST_TOGETHER = 0.9, 0.75
 # (height, width) of such a tile; higher ones leave the caches.
 FAST_WINDOW_PX = (600, 254)
 
@@ -79,4 +79,6 @@ def widths_matter(dtype: torch.dtype, device: torch.device) -> bool:
 
 def relative_cost(width: int) -> float:
     """Of a pixel of maps so wide, where widths matter; with 64 channels, and zeros beside the picture."""
-    return _FAST_COST[torch.get_num_threads() == 1] if any(width in widths for widths in _FAST_PX) else 1.0
+    if not any(width in widths for widths in _FAST_PX):
+        return 1.0
+    return _FAST_COST_ALONE if torch.get_num_threads() == 1 else _FAST_COST_TOGETHER

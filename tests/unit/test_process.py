@@ -42,6 +42,38 @@ def test_a_process_is_begun_anew_with_its_own_command_line_and_only_once(begun: 
     del os.environ["GLIBC_TUNABLES"]  # as the system does for a process with more rights than its caller
     process.restart_with_settings()
     assert len(begun) == 1
+    assert "REALESR_RESTARTED" not in os.environ, "a child of this process may need a restart of its own"
+
+
+@_glibc_only
+@pytest.mark.parametrize("command", ["image", "directory", "compare", "faces", "eval"])
+def test_commands_for_pictures_of_many_sizes_begin_anew(
+    command: str, begun: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["realesr", command, "in"])
+    with pytest.raises(Left):
+        process.start()
+    assert len(begun) == 1
+
+
+@_glibc_only
+def test_tunables_of_other_things_stay(begun: list[list[str]]) -> None:
+    os.environ["GLIBC_TUNABLES"] = "glibc.pthread.rseq=0"
+    with pytest.raises(Left):
+        process.restart_with_settings()
+    assert os.environ["GLIBC_TUNABLES"] == f"glibc.pthread.rseq=0:{_TUNABLES}"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("argv", ["-"]), ("argv", [""]), ("executable", ""), ("executable", "/bin/sh"), ("executable", "/no/such/file")],
+)
+def test_what_would_not_be_the_same_program_goes_on_as_it_is(
+    attribute: str, value: object, begun: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, attribute, value)
+    process.restart_with_settings()
+    assert not begun
 
 
 def test_one_size_of_maps_needs_no_new_process_before_torch_is_loaded(
@@ -62,16 +94,19 @@ def test_one_size_of_maps_needs_no_new_process_before_torch_is_loaded(
     [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
 def test_what_the_user_says_is_left_alone(said: dict[str, str], spins: str | None, begun: list[list[str]]) -> None:
-    os.environ.update(said, GLIBC_TUNABLES="glibc.malloc.check=0")
+    os.environ.update(said, GLIBC_TUNABLES="glibc.malloc.tcache_count=3")
     process.restart_with_settings()
     assert not begun
     assert os.environ.get("GOMP_SPINCOUNT") == spins
-    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.tcache_count=3"
 
 
-def test_a_film_keeps_the_quick_way_to_small_blocks(begun: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [["video", "film.mp4"], ["--help"], []])
+def test_other_commands_keep_the_quick_way_to_small_blocks(
+    arguments: list[str], begun: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("realesr_cli.cli.main.main", lambda: sys.exit(5))
-    monkeypatch.setattr(sys, "argv", ["realesr", "video", "film.mp4"])
+    monkeypatch.setattr(sys, "argv", ["realesr", *arguments])
     with pytest.raises(SystemExit, match="5"):
         process.start()
     assert not begun
