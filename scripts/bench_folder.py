@@ -4,8 +4,8 @@
 
 Writes `--count` pieces of PICTURE into a folder, each side drawn log-uniformly from `--sides`, and enlarges the folder
 by the command itself, as it is and "plain": with the settings of glibc (`GLIBC_TUNABLES`) and oneDNN
-(`ONEDNN_PRIMITIVE_CACHE_CAPACITY`) that every process has. The two take turns in being first. Printed are the pictures a second and the process's resident
-memory, its greatest within each quarter of the time. Linux only (/proc).
+(`ONEDNN_PRIMITIVE_CACHE_CAPACITY`) that every process has. The two take turns in being first. Printed are the pictures
+a second and the process's resident memory, its greatest within each quarter of the time. Linux only (/proc).
 """
 
 import argparse
