@@ -43,7 +43,7 @@ _MEMORY_SHARE = 0.4
 # A tile whose kept part would be smaller than this is all context: the device is simply too small.
 _SMALLEST_TILE_PX = 32
 # A tile's side, its context counted: at 25 times the context only 18 % of the work is done twice. Larger ones take
-# memory that others want, and on a CPU they are slower, because each map is then far larger than the caches.
+# memory that others want. A picture that is no larger than the least of the range is one tile, without any of that.
 _LARGEST_SIDE_PAD = 25
 _SIDE_RANGE_PX = (640, 2048)
 # Launching a GPU's kernels costs the same for one tile as for several; a CPU has no such cost.

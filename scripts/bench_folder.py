@@ -42,7 +42,7 @@ def write_pieces(picture: Path, folder: Path, count: int, sides: tuple[int, int]
 def run(folder: Path, output: Path, arguments: argparse.Namespace, plain: bool) -> dict[str, Any]:
     command = [sys.executable, "-m", "realesr_cli", "directory", str(folder), "-o", str(output), "-m", arguments.model]
     command += ["--device", "cpu", "--format", "jpg", "--threads", str(arguments.threads)]
-    others = {name: value for name, value in os.environ.items() if name not in (*_PLAIN, "REALESR_RESTARTED")}
+    others = {name: value for name, value in os.environ.items() if name not in _PLAIN}
     resident, started = [], time.perf_counter()
     with subprocess.Popen(command, env=others | (_PLAIN if plain else {}), stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:

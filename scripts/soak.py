@@ -320,5 +320,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    restart_with_settings()  # as the program does
+    restart_with_settings()  # as `realesr directory` does
     main()

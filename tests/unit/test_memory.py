@@ -15,6 +15,7 @@ import torch
 from networks import nearest
 from realesr_cli import DeviceOptions, Upscaler, memory
 
+_OWN_BYTES = memory._own_bytes
 _MANY_SIZES = """
 import sys
 import numpy as np
@@ -96,11 +97,13 @@ def test_it_is_measured_from_the_least_that_was_seen_and_by_the_largest_tile(hea
 def test_nothing_is_given_back_unasked_where_the_system_tells_no_figures(
     heap: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(memory, "_own_bytes", _OWN_BYTES)
     monkeypatch.setattr(Path, "read_text", Mock(side_effect=OSError))
     assert memory._own_bytes() == 0
     memory.bound_freed_memory(10)
+    assert heap.released == 0
     memory.release_freed_memory()
+    assert heap.released == 1
 
 
 def test_an_engine_bounds_what_is_kept_before_each_picture(monkeypatch: pytest.MonkeyPatch) -> None:

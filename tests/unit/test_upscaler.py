@@ -58,6 +58,12 @@ def test_a_band_is_gone_before_the_next_one_is_made(monkeypatch: pytest.MonkeyPa
     assert len(alive) == 3
 
 
+def test_pictures_of_moderate_size_are_one_tile() -> None:
+    engine = Upscaler(compact(), device=_FP32)._engine
+    assert len(engine.plan(496, 752)) == 1
+    assert len(engine.plan(1000, 1000)) > 1
+
+
 def test_too_little_context_does_show(rng: np.random.Generator) -> None:
     """The test above can fail: without context there are seams."""
     pixels = _noise(rng, 97, 61, 3)
