@@ -28,7 +28,7 @@ from realesr_cli.memory import (
 )
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.colours import REACH_PX
-from realesr_cli.models.widths import FAST_WINDOW_PX, relative_cost, widths_matter
+from realesr_cli.models.windows import widths_matter
 from realesr_cli.options import TileOptions
 from realesr_cli.reporting import Reporter
 from realesr_cli.tiling import Box, Tile, plan_tiles, split_tile
@@ -99,17 +99,16 @@ class Engine:
         )
         if self._largest_window_px is not None:
             window_px = min(window_px, self._largest_window_px)
-        windows = [(height, width) if height * width <= window_px else _square(height, width, window_px)]
-        if self._widths_matter(precise) and math.prod(FAST_WINDOW_PX) <= window_px:
-            windows.append(FAST_WINDOW_PX)
-        plans = [plan_tiles(height, width, size=_sides(window, pad), pad=pad, align=align) for window in windows]
-        return min(plans, key=lambda tiles: self._cost(tiles, precise))
+        window = (height, width) if height * width <= window_px else _square(height, width, window_px)
+        return plan_tiles(height, width, size=_sides(window, pad), pad=pad, align=align)
 
     def window_bytes(self, window_px: int, *, channels: int = 3, precise: bool = False) -> int:
         """Peak of device memory for a tile of so many input pixels: activations, the picture in float32, the result."""
         model, value_bytes = self._model, 4 if precise else torch.finfo(self._choice.dtype).bits // 8
         runs = math.ceil(channels / model.channels_in)  # a model for one channel takes three as a batch
-        values = window_px * model.values_per_px + min(window_px, model.tail_px) * model.tail_values_per_px
+        fast = widths_matter(torch.float32 if precise else self._choice.dtype, self._choice.device)
+        tail_px = min(window_px, model.fast_tail_px if fast else model.tail_px)
+        values = window_px * model.values_per_px + tail_px * model.tail_values_per_px
         ensemble, on_cpu = self._options.self_ensemble, self._choice.device.type == "cpu"
         holds_result = model.holds_result or ensemble or not on_cpu
         result = (4 if precise else 1) + (4 if holds_result else 0)  # integers, and what they are rounded from
@@ -280,14 +279,6 @@ class Engine:
     def _can_split(self, tile: Tile) -> bool:
         return max(tile.kept.height, tile.kept.width) >= 2 * max(_SMALLEST_TILE_PX, self._model.multiple_of)
 
-    def _cost(self, tiles: Sequence[Tile], precise: bool) -> float:
-        """Of computing these tiles, as a number of pixels."""
-        width = tiles[0].source.width
-        return sum(tile.source.area for tile in tiles) * (relative_cost(width) if self._widths_matter(precise) else 1)
-
-    def _widths_matter(self, precise: bool) -> bool:
-        return widths_matter(torch.float32 if precise else self._choice.dtype, self._choice.device)
-
     @property
     def _largest_side_px(self) -> int:
         smallest, largest = _SIDE_RANGE_PX
@@ -337,8 +328,9 @@ class _Running(Generic[Picture]):
         self._advance(-self._reported)
 
     def _step(self, share: float) -> None:
-        self._reported += share * self._area
-        self._advance(share * self._area)
+        amount = min(share * self._area, self._area - self._reported)
+        self._reported += amount
+        self._advance(amount)
 
 
 def _square(height: int, width: int, px: int) -> tuple[int, int]:

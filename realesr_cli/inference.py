@@ -17,7 +17,6 @@ from realesr_cli.errors import NonFiniteOutput
 from realesr_cli.models import colours
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.models.mixed import fast_copy
-from realesr_cli.models.widths import ZeroColumns, widths_matter
 from realesr_cli.reporting import Reporter
 from realesr_cli.tiling import Box
 from realesr_cli.transfers import transfers
@@ -54,8 +53,7 @@ class Inference:
         self._overflow_told = False
         self._transfers = transfers(choice.device)
         self._recorder = Recorder()
-        self._columns: dict[torch.dtype, ZeroColumns] = {}
-        self._on_step: Callable[[], None] = lambda: None
+        self._on_step: Callable[[object], None] = lambda output: None
         # networks that end in a pixel shuffle stop before it: rounding to bytes is cheaper there, and so are bytes
         # shuffled; the mean over turned views needs whole pictures
         has_subpixels = hasattr(model.network, "subpixels") and not self_ensemble
@@ -64,7 +62,6 @@ class Inference:
     def close(self) -> None:
         """Frees the device's memory."""
         self._networks.clear()
-        self._columns.clear()
         self._recorder.forget()
 
     def start(
@@ -80,8 +77,9 @@ class Inference:
 
         C = 1 or 3. `kept` counts input pixels from the corner of each tile. Results in the host's memory are integers
         in 0..levels (255 or 65535), those on the device float32 in [0, 1], and `levels` is None. `precise` computes in
-        float32 whatever was chosen. `on_step` is told the share of the work that each step was. On a GPU the work goes
-        on while the host does something else, until the function is called, which raises NonFiniteOutput.
+        float32 whatever was chosen. `on_step` is told the share of the work that each step was, all together perhaps a
+        little more than one, for windows overlap. On a GPU the work goes on while the host does something else, until
+        the function is called, which raises NonFiniteOutput.
         """
         with torch.inference_mode():
             # NHWC in memory is what channels_last means: nothing is copied but the values
@@ -132,7 +130,7 @@ class Inference:
     ) -> Callable[[], list[Pixels | Tensor] | None]:
         """Starts the work; the function waits for it and gives the parts, or None if some values are not numbers."""
         share = 1 / (max(1, len(_blocks(self._network(dtype)))) * (8 if self._self_ensemble else 1))
-        self._on_step = lambda: on_step(share)
+        self._on_step = lambda output: on_step(share * _share_done(output, x))
         with torch.inference_mode(), _exact_float32(self._choice.device, dtype):
             computed, values = self._values(x, dtype)
             # NaN and infinity survive a sum, which must not overflow by itself
@@ -189,7 +187,7 @@ class Inference:
         """What the network computes for its own channels, and the values of its result."""
         network = self._network(dtype)
         if self._shuffle > 1:
-            residual = self._run(cast(Any, network).residual, x, dtype)
+            residual = self._run(cast(Any, network).residual, x)
             if self._keep_colours:  # what comes on top of the input is what changes its low frequencies
                 changed = torch.stack(
                     [planes.mean(1, dtype=torch.float32) for planes in residual.chunk(x.shape[1], 1)], 1
@@ -197,13 +195,13 @@ class Inference:
                 residual = colours.correction(-changed, self._model.scale).add_(residual)
             return residual, lambda i, box: _at(cast(Any, network).subpixels(_part(residual, i, box), _part(x, i, box)))
         if not self._self_ensemble:
-            y = self._coloured(self._run(network.forward, x, dtype).float(), x)
+            y = self._coloured(self._run(network.forward, x).float(), x)
             return y, lambda i, box: _at(_part(y, i, box))
         total = torch.zeros((), device=x.device)
         for turns in range(4):
             for mirrored in (False, True):
                 view = torch.rot90(x.flip(3) if mirrored else x, turns, (2, 3))
-                result = torch.rot90(self._run(network.forward, view.contiguous(), dtype).float(), -turns, (2, 3))
+                result = torch.rot90(self._run(network.forward, view.contiguous()).float(), -turns, (2, 3))
                 total = total + (result.flip(3) if mirrored else result)
         mean = self._coloured(total / 8, x)
         return mean, lambda i, box: _at(_part(mean, i, box))
@@ -211,20 +209,18 @@ class Inference:
     def _coloured(self, y: Tensor, x: Tensor) -> Tensor:
         return colours.keep_colours(y, x, self._model.scale) if self._keep_colours else y
 
-    def _run(self, function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
+    def _run(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if self._choice.device.type == "cuda":
             return self._recorder(function, x)
-        return self._columns[dtype](function, x) if dtype in self._columns else function(x)
+        return function(x)
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
         if dtype not in self._networks:
             network = fast_copy(
                 self._model.network, dtype, self._choice.device, channels_last=self._choice.channels_last
             )
-            if getattr(network, "sees_zeros_outside", False) and widths_matter(dtype, self._choice.device):
-                self._columns[dtype] = ZeroColumns(network, self._model.multiple_of)
             for block in _blocks(network):
-                block.register_forward_hook(lambda *_: self._on_step())
+                block.register_forward_hook(lambda block, inputs, output: self._on_step(output))
             self._networks[dtype] = network
         return self._networks[dtype]
 
@@ -256,3 +252,10 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     body = getattr(network, "body", None)
     parts = body.children() if isinstance(body, nn.Module) else ()
     return [part for part in parts if not isinstance(part, nn.PReLU)]
+
+
+def _share_done(output: object, x: Tensor) -> float:
+    """Of a block's maps, when it gave `output`, which may be one window of them."""
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        return 1.0
+    return min(1.0, math.prod(output.shape[2:]) / math.prod(x.shape[2:]))

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from realesr_cli import catalog, weights
 from realesr_cli.errors import CorruptWeights, ModelNotFound, UnknownArchitecture, UsageError
-from realesr_cli.models.compact import Activation, SRVGGNetCompact
+from realesr_cli.models.compact import WINDOW_PX, Activation, SRVGGNetCompact
 from realesr_cli.models.reading import RawWeights, blend, read_weights
-from realesr_cli.models.rrdb import STRIP_PX, RRDBNet
+from realesr_cli.models.rrdb import FAST_TAIL_PX, TAIL_PX, RRDBNet
 from realesr_cli.models.srcnn import SRCNN
 from realesr_cli.models.srresnet import MSRResNet, SRResNet
 from realesr_cli.reporting import NULL, Reporter
@@ -51,8 +51,10 @@ class LoadedModel:
     holds_result: bool = True
     """Whether a CPU holds the float32 result at the peak; others round it strip by strip, or take more earlier."""
     tail_values_per_px: int = 0
-    """What comes on top for the pixels of one strip, where the network enlarges in strips (`tail_px` at most)."""
+    """What comes on top for the pixels of one window, where layers go over windows of at most so many pixels:"""
     tail_px: int = 0
+    fast_tail_px: int = 0
+    """... and where the width of maps matters (windows.py)."""
     sha256: str = ""
     """Of the weights file that was read, or of the recipe of a blend."""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -269,9 +271,10 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "radius_px": unshuffle * radius,
         "pad_px": unshuffle * min(radius, trunk_pad),
         "supports_low_precision": True,
-        "values_per_px": math.ceil(7 * width / unshuffle**2),
+        "values_per_px": math.ceil(8 * width / unshuffle**2),
         "tail_values_per_px": 3 * width * 4**ups // unshuffle**2,
-        "tail_px": STRIP_PX * unshuffle**2 * 3 // 2,
+        "tail_px": TAIL_PX * unshuffle**2 * 3 // 2,
+        "fast_tail_px": FAST_TAIL_PX // 4**ups * unshuffle**2,
         "holds_result": False,
     }
 
@@ -299,7 +302,9 @@ def _build_compact(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "pad_px": depth + 2,
         "supports_low_precision": True,
         # two maps in float32 around the first activation, or the result beside the last map (measured)
-        "values_per_px": max(4 * width, 4 * channels * scale**2),
+        "values_per_px": max(15 * width // 4, 4 * channels * scale**2),
+        "tail_values_per_px": 5 * width // 4,
+        "fast_tail_px": WINDOW_PX // 2,
         "holds_result": False,
     }
 

@@ -5,14 +5,25 @@ input repeated pixel by pixel. Source: Real-ESRGAN (arXiv:2107.10833) and its re
 ones: convolutions at even indices of `body`, PReLU slopes at odd ones.
 """
 
+import math
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from realesr_cli.models.mixed import low
+from realesr_cli.models.windows import plan_windows, taken
+
 # Of larger maps torch computes PReLU as fast or faster in its own way (docs/performance.md).
 _LARGEST_IN_ROWS_PX = 10**5
+# Slopes of whole rows that are kept: for a few widths of maps, 32 KiB each.
+_MOST_ROW_SLOPES = 128
+
+# Where the width of maps matters (windows.py), layers go over windows of about so many pixels, which mostly stay in the
+# caches (smaller ones keep two threads waiting for each other), and so many of them between two exchanges of borders.
+WINDOW_PX = 2**16
+_REACH, _MOST_REACH = 2, 4
 
 Activation = Literal["prelu", "relu", "leakyrelu"]
 
@@ -21,7 +32,6 @@ class SRVGGNetCompact(nn.Module):
     """(N, C, H, W) RGB in [0, 1] -> (N, C, scale*H, scale*W), not clamped. Any size and any scale >= 1."""
 
     full_precision = ("body.0", "body.1")
-    sees_zeros_outside = True
 
     def __init__(
         self,
@@ -47,12 +57,24 @@ class SRVGGNetCompact(nn.Module):
 
     def residual(self, x: Tensor) -> Tensor:
         """What the convolutions make of x: (N, C*scale*scale, H, W) in the dtype of the last one."""
-        features = x
-        for index, layer in enumerate(self.body):
-            if index == 2 and layer.weight.dtype != self.body[0].weight.dtype:  # a fast copy has a float32 entrance
-                features = features.to(cast(nn.Conv2d, layer).weight.dtype)
-            features = self._prelu(features, layer) if isinstance(layer, nn.PReLU) else layer(features)
-        return features
+        dtype = cast(nn.Conv2d, self.body[-1]).weight.dtype
+        windows = plan_windows(x, dtype, reach=_REACH, most_reach=_MOST_REACH, px=math.inf, fast_px=WINDOW_PX)
+        parts, step = list(windows.cut(x)), 2 * windows.reach  # every second layer is an activation
+        last = (len(self.body) - 1) // step * step
+        for start in range(0, last, step):
+            for index, part in enumerate(parts):
+                parts[index] = self._run(part, slice(start, start + step))
+            del part  # whose memory the next layers take
+            windows.refresh(parts)
+        return windows.joined(taken(parts), lambda part: self._run(part, slice(last, None)))
+
+    def _run(self, x: Tensor, layers: slice) -> Tensor:
+        """Some of the layers, in their order."""
+        for layer in self.body[layers]:
+            if isinstance(layer, nn.Conv2d) and layer is not self.body[0]:
+                x = low(x, layer)  # a fast copy has a float32 entrance
+            x = self._prelu(x, layer) if isinstance(layer, nn.PReLU) else layer(x)
+        return x
 
     def subpixels(self, residual: Tensor, x: Tensor) -> Tensor:
         """The result before its pixel shuffle, in the dtype of x; channel c*scale*scale + dy*scale + dx.
@@ -84,11 +106,12 @@ class SRVGGNetCompact(nn.Module):
         kept = self._row_slopes
         if kept is None or torch.is_grad_enabled():
             return layer.weight.to(dtype).repeat(width)
-        if any(known != width for known, _ in kept):
-            kept.clear()
-        if (width, layer) not in kept:
-            kept[width, layer] = layer.weight.repeat(width)
-        return kept[width, layer]
+        slopes = kept.get((width, layer))  # other threads may run this network
+        if slopes is None:
+            if len(kept) >= _MOST_ROW_SLOPES:
+                kept.clear()
+            slopes = kept[width, layer] = layer.weight.repeat(width)
+        return slopes
 
 
 def _activation(kind: Activation, width: int) -> nn.Module:

@@ -4,9 +4,7 @@ Wang et al. 2018, "ESRGAN: Enhanced Super-Resolution Generative Adversarial Netw
 pixel-unshuffle variants are those of Real-ESRGAN (arXiv:2107.10833). Key names are BasicSR's.
 """
 
-from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import cast
 
 import torch
@@ -14,18 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from realesr_cli.models.mixed import centred, low
-from realesr_cli.models.widths import WIDEST_FAST_PX, widths_matter
+from realesr_cli.models.windows import Windows, plan_windows, taken
 
-# In inference the last layers, which work on 4 to 16 times as many pixels as the trunk, go over strips of rows with
-# about so many pixels of the trunk's output, so that the peak memory is the trunk's.
-STRIP_PX = 32768
-# So do the dense blocks, whose maps take most of the trunk's memory. They reach 5 pixels, which are computed twice; a
-# GPU has more memory, and needs larger pieces to be busy.
-_BLOCK_STRIP_PX = {"cpu": 2**17}
-_BLOCK_STRIP_PX_ELSEWHERE = 2**20
+# In inference the layers go over windows (windows.py) of about so many pixels of the trunk. The dense blocks' maps take
+# most of its memory; a GPU has more of it, and needs larger pieces to be busy. The last layers work on 4 to 16 times as
+# many pixels. Where the width of maps matters both are as small as the caches like them.
+_BLOCK_PX = {"cpu": 2**17}
+_BLOCK_PX_ELSEWHERE = 2**20
+_FAST_BLOCK_PX = 2**15
+TAIL_PX = 2**15
+FAST_TAIL_PX = 2**16  # as the last layers count them
+# With up to 192 channels wider maps are not fast.
+_WIDEST_FAST_PX = 126
+# Of a dense block's five convolutions.
 _BLOCK_REACH = 5
-# Where the width of maps matters (widths.py) windows are so wide, their context counted; elsewhere as wide as the maps.
-_BLOCK_COLUMNS = 126
 # At full size the last three convolutions reach 3 rows, which are less than 2 at half size; that one's own row makes
 # them less than 3 there, and so on down to less than 2 rows of the trunk.
 _TAIL_REACH = 2
@@ -49,15 +49,6 @@ class DenseBlock(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = x.shape[3]
-        if columns > WIDEST_FAST_PX and widths_matter(x.dtype, x.device):
-            columns = _BLOCK_COLUMNS
-        rows = _BLOCK_STRIP_PX.get(x.device.type, _BLOCK_STRIP_PX_ELSEWHERE) // columns
-        if torch.is_grad_enabled() or (x.shape[2] <= 1.5 * rows and columns == x.shape[3]):
-            return self._whole(x)
-        return in_windows(self._whole, x, torch.empty_like(x), rows, columns, _BLOCK_REACH)
-
-    def _whole(self, x: Tensor) -> Tensor:
         known = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             known = torch.cat((known, leaky(conv(known))), 1)
@@ -65,9 +56,7 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Three dense blocks with a residual around each and around all; (N, width, H, W) -> the same.
-
-    In inference the result takes the place of the input.
+    """Three dense blocks with a residual around each and around all.
 
     The outer sum stays in the input's precision. What the inner ones round away counts a fifth in it; to keep them in
     float32 as well costs a fifth of the time.
@@ -79,9 +68,19 @@ class RRDB(nn.Module):
         self.rdb2 = DenseBlock(width, growth)
         self.rdb3 = DenseBlock(width, growth)
 
-    def forward(self, x: Tensor) -> Tensor:
-        change = self.rdb3(self.rdb2(self.rdb1(low(x, self.rdb1.conv1))))
-        return torch.add(x, change, alpha=0.2) if torch.is_grad_enabled() else x.add_(change, alpha=0.2)
+    def forward(self, parts: list[Tensor], windows: Windows) -> list[Tensor]:
+        """Windows (N, width, h, w) of the maps -> the same; in inference the result takes the place of the input."""
+        changes = [low(part, self.rdb1.conv1) for part in parts]
+        for block in (self.rdb1, self.rdb2, self.rdb3):
+            for index, change in enumerate(changes):
+                changes[index] = block(change)
+            del change  # whose memory the next block takes
+            windows.refresh(changes)
+        if torch.is_grad_enabled():
+            return [torch.add(part, change, alpha=0.2) for part, change in zip(parts, changes, strict=True)]
+        for part, change in zip(parts, changes, strict=True):
+            part.add_(change, alpha=0.2)
+        return parts
 
 
 class RRDBNet(nn.Module):
@@ -119,21 +118,29 @@ class RRDBNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.unshuffle)
+        dtype = self.conv_body.weight.dtype
+        windows = plan_windows(
+            x,
+            dtype,
+            reach=_BLOCK_REACH,
+            px=_BLOCK_PX.get(x.device.type, _BLOCK_PX_ELSEWHERE),
+            fast_px=_FAST_BLOCK_PX,
+            widest=_WIDEST_FAST_PX,
+        )
         features = self.conv_first(x).to(x.dtype)  # autocast would give, and then sum, low precision
         # in inference its result is made again at the end rather than kept all the while: a map less in memory
         first = features if torch.is_grad_enabled() else None
+        parts = list(windows.cut(features))
+        del features
         for block in self.body:
-            features = block(features)
-        features = self.conv_body(low(features, self.conv_body))
+            parts = block(parts, windows)
+        features = windows.joined(taken(parts), lambda part: self.conv_body(low(part, self.conv_body)))
         features = self.conv_first(x).add_(features) if first is None else first + features
-        height, width = features.shape[2:]
-        rows = max(16, STRIP_PX // width)
-        if torch.is_grad_enabled() or height <= 1.5 * rows:
-            return self._enlarge(features, x.dtype)
         growth = 2 ** len(self.up_names)
-        shape = (features.shape[0], self.conv_last.out_channels, height * growth, width * growth)
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        return in_windows(partial(self._enlarge, dtype=out.dtype), features, out, rows, width, _TAIL_REACH)
+        windows = plan_windows(
+            features, dtype, reach=_TAIL_REACH, px=TAIL_PX, fast_px=FAST_TAIL_PX // growth**2, growth=growth
+        )
+        return windows.joined(windows.cut(features), partial(self._enlarge, dtype=x.dtype))
 
     def _enlarge(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         features = low(features, self.conv_hr)
@@ -148,25 +155,3 @@ class RRDBNet(nn.Module):
 def leaky(x: Tensor) -> Tensor:
     """Leaky ReLU, slope 0.2. In place it saves memory in training, but is up to a tenth slower on a CPU."""
     return F.leaky_relu(x, 0.2, inplace=torch.is_grad_enabled())
-
-
-def in_windows(part: Callable[[Tensor], Tensor], x: Tensor, out: Tensor, rows: int, columns: int, reach: int) -> Tensor:
-    """Fills `out` with `part(x)`, computed over windows of x.
-
-    x is (N, C, H, W), out (N, C', H*growth, W*growth), each pixel of which comes from at most `reach` pixels of x
-    around it. This context comes on top of windows of `rows` rows; it is part of their `columns`.
-    """
-    (height, width), growth = x.shape[2:], out.shape[2] // x.shape[2]
-    down = [*range(0, max(1, height - rows // 2), rows), height]  # a rest of less than half a window joins the last one
-    across = [0]
-    while max(0, across[-1] - reach) + columns < width:
-        across.append(max(0, across[-1] - reach) + columns - reach)
-    for top, bottom in pairwise(down):
-        for left, right in pairwise([*across, width]):
-            above, before = max(0, top - reach), max(0, left - reach)
-            window = x[:, :, above : min(height, bottom + reach), before : min(width, right + reach)]
-            result = part(window.contiguous(memory_format=torch.channels_last))
-            y, z = (top - above) * growth, (left - before) * growth
-            place = out[:, :, top * growth : bottom * growth, left * growth : right * growth]
-            place[...] = result[:, :, y : y + place.shape[2], z : z + place.shape[3]]
-    return out

@@ -13,7 +13,6 @@ from networks import compact, nearest, rrdb
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
 from realesr_cli.alpha import flatten
 from realesr_cli.errors import OutOfMemory, UnsupportedInput, UsageError
-from realesr_cli.models import rrdb as rrdb_module
 from realesr_cli.models.architectures import LoadedModel
 from realesr_cli.options import AlphaMode
 
@@ -327,29 +326,3 @@ def test_tiles_of_large_pictures_stay_moderate() -> None:
     assert max(plan.tile_height, plan.tile_width) <= 30 * 34 + 40
     assert plan.overhead <= 1.16
     assert plan.memory_bytes < 1.5 * 2**30
-
-
-@pytest.mark.parametrize("columns", [22, 11, 13, 21])
-@pytest.mark.parametrize(("ups", "unshuffle"), [(2, 1), (1, 1), (3, 1), (2, 2)])
-def test_windows_of_rrdbnet_give_the_same_values(
-    ups: int, unshuffle: int, columns: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    network = rrdb_module.RRDBNet(width=8, blocks=2, growth=4, up_steps=ups, unshuffle=unshuffle).double()
-    for parameter in network.parameters():
-        parameter.data *= 3  # so that every layer counts
-    x = torch.rand(2, 3, 70 * unshuffle, 22 * unshuffle, dtype=torch.float64)
-    whole = network(x).detach()  # with gradients nothing is cut
-    cut, shapes = [], set()
-    original = rrdb_module.in_windows
-    monkeypatch.setattr(rrdb_module, "in_windows", lambda *args: cut.append(args) or original(*args))
-    monkeypatch.setattr(rrdb_module, "STRIP_PX", 22 * 19)
-    monkeypatch.setattr(rrdb_module, "_BLOCK_STRIP_PX", {"cpu": columns * 16})
-    monkeypatch.setattr(rrdb_module, "WIDEST_FAST_PX", columns)
-    monkeypatch.setattr(rrdb_module, "_BLOCK_COLUMNS", columns)
-    monkeypatch.setattr(rrdb_module, "widths_matter", lambda dtype, device: True)
-    network.body[0].rdb1.conv1.register_forward_pre_hook(lambda layer, inputs: shapes.add(inputs[0].shape[3]))
-    with torch.inference_mode():
-        assert torch.allclose(network(x), whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
-    assert len(cut) == 2 * 3 + 1
-    assert max(shapes) == columns
