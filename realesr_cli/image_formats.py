@@ -26,6 +26,8 @@ class Format:
     smallest_side_px: int = 1
     palette: bool = False
     """256 colours at most."""
+    encoder_bytes_per_px: int = 0
+    """What the library that writes it takes beside the picture and its rows (measured, 8 bits a channel)."""
 
 
 FORMATS = (
@@ -37,11 +39,12 @@ FORMATS = (
         lossy=True,
         can_be_lossless=False,
         largest_side_px=65_500,
+        encoder_bytes_per_px=1,
     ),
-    Format(name="webp", suffixes=(".webp",), grey=False, lossy=True, largest_side_px=16_383),
+    Format(name="webp", suffixes=(".webp",), grey=False, lossy=True, largest_side_px=16_383, encoder_bytes_per_px=2),
     Format(name="tif", suffixes=(".tif", ".tiff"), deep=True),
-    Format(name="bmp", suffixes=(".bmp",)),
-    Format(name="avif", suffixes=(".avif",), deep=True, lossy=True, largest_side_px=65_536),
+    Format(name="bmp", suffixes=(".bmp",), encoder_bytes_per_px=6),
+    Format(name="avif", suffixes=(".avif",), deep=True, lossy=True, largest_side_px=65_536, encoder_bytes_per_px=17),
     Format(
         name="gif",
         suffixes=(".gif",),
@@ -51,7 +54,7 @@ FORMATS = (
         largest_side_px=65_535,
         palette=True,
     ),
-    Format(name="jp2", suffixes=(".jp2",), deep=True, lossy=True, smallest_side_px=32),
+    Format(name="jp2", suffixes=(".jp2",), deep=True, lossy=True, smallest_side_px=32, encoder_bytes_per_px=20),
     Format(name="ppm", suffixes=(".ppm",), alpha=False, deep=True, grey=False),
     Format(name="pgm", suffixes=(".pgm",), alpha=False, deep=True, colour=False),
     Format(name="pnm", suffixes=(".pnm",), alpha=False, deep=True),

@@ -358,10 +358,16 @@ def describe_jobs(
             frames = 1 if isinstance(picture, Image) else len(picture.timing.durations_ms)
             pixels = picture.pixels if isinstance(picture, Image) else next(picture.frames())
             height, width = pixels.shape[:2]
-            kept_whole = format_of(job.named).name not in ROW_WRITERS
+            kind = format_of(job.named)
             plan = upscaler.plan(
-                pixels, options.target(pixels.shape, scale), alpha_mode=options.output.alpha_mode, whole=kept_whole
+                pixels,
+                options.target(pixels.shape, scale),
+                alpha_mode=options.output.alpha_mode,
+                whole=kind.name not in ROW_WRITERS,
+                queued=True,
             )
+            encoder_bytes = kind.encoder_bytes_per_px * plan.height * plan.width
+            plan = dataclasses.replace(plan, memory_bytes=plan.memory_bytes + encoder_bytes)
         except RealesrError as error:
             fail(job, error)
             continue

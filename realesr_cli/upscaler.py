@@ -257,9 +257,16 @@ class Upscaler:
         self._check_host_memory(self._work(frame, size), size, frame.dtype, whole=True)
 
     def plan(
-        self, pixels: Pixels, size: tuple[int, int], *, alpha_mode: AlphaMode = "model", whole: bool = True
+        self,
+        pixels: Pixels,
+        size: tuple[int, int],
+        *,
+        alpha_mode: AlphaMode = "model",
+        whole: bool = True,
+        queued: bool = False,
     ) -> Plan:
-        """What `__call__` does for this picture, or `bands` where the result is not kept `whole`, without doing it."""
+        """What `__call__` does for this picture, without doing it; or `bands` where they go to another thread
+        (`queued`), which may gather the `whole` result."""
         precise = self._precise(pixels.dtype)
         work = self._work(pixels, size)
         computed = sum(tile.source.area for step in work for tile in step.tiles)
@@ -275,7 +282,7 @@ class Upscaler:
             tile_width=window.width,
             overhead=computed / sum(step.height * step.width for step in work),
             seconds=runs * computed / self._pixels_per_second(precise, window),
-            memory_bytes=self._host_bytes(work, size, pixels.dtype, whole=whole)
+            memory_bytes=self._host_bytes(work, size, pixels.dtype, whole=whole, queued=queued)
             + self._engine.window_bytes(window.area, precise=precise),
         )
 
@@ -419,19 +426,22 @@ class Upscaler:
         align = self.model.multiple_of
         return -(-height // align) * align, -(-width // align) * align
 
-    def _host_bytes(self, work: list[_Pass], size: tuple[int, int], dtype: np.dtype[Any], *, whole: bool) -> int:
+    def _host_bytes(
+        self, work: list[_Pass], size: tuple[int, int], dtype: np.dtype[Any], *, whole: bool, queued: bool = False
+    ) -> int:
         """Memory of the picture, of results between passes, of bands and, if it is kept `whole`, of the result."""
         last, scale = work[-1], self.model.scale
         exact = (last.height * scale, last.width * scale) == size
         rows = self._engine.band_rows(last.tiles) * scale
-        # one band is made, one waits, one is being written
-        band = rows * last.width * scale * (dtype.itemsize if exact else 2) * (1 if whole else 3)
+        band = rows * last.width * scale * (dtype.itemsize if exact else 2)
+        # one is made, one waits, one is being written
+        bands = min(3, -(-last.height * scale // rows)) if queued else 1
         values = work[0].height * work[0].width * dtype.itemsize + 2 * sum(
             step.height * step.width for step in work[1:]
         )
-        if whole and rows < last.height * scale:
+        if whole and (queued or rows < last.height * scale):
             values += size[0] * size[1] * dtype.itemsize
-        return 3 * (values + band)
+        return 3 * (values + bands * band)
 
     def _check_host_memory(
         self, work: list[_Pass], size: tuple[int, int], dtype: np.dtype[Any], *, whole: bool

@@ -302,7 +302,7 @@ def _build_compact(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "pad_px": depth + 2,
         "supports_low_precision": True,
         # two maps in float32 around the first activation, or the result beside the last map (measured)
-        "values_per_px": max(15 * width // 4, 4 * channels * scale**2),
+        "values_per_px": max(7 * width // 2, 4 * channels * scale**2),
         "tail_values_per_px": 5 * width // 4,
         "fast_tail_px": WINDOW_PX // 2,
         "holds_result": False,

@@ -1,5 +1,6 @@
 """What a process keeps of the memory that it was given: with work of many sizes it must not grow with their number."""
 
+import json
 import os
 import statistics
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -151,4 +153,21 @@ def test_a_picture_takes_what_was_planned(precision: str, tile: str, tmp_path: P
             env=os.environ | {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"},
         )
         ratios.append(float(done.stdout))
+    assert 0.75 < statistics.median(ratios) < 1.25, ratios
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU only imitates bf16")
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+def test_a_file_takes_what_dry_run_says(suffix: str, tmp_path: Path) -> None:
+    """Decoding, bands that wait for each other and the encoder's own memory included."""
+    root, source = Path(__file__).parents[2], tmp_path / "in.png"
+    script = root / "scripts" / "bench_memory.py"
+    cv2.imwrite(str(source), cv2.resize(cv2.imread(str(root / "assets" / "budgie.jpg")), (700, 800)))
+    command = [sys.executable, script, source, "-m", "realesr-lite-x4", "--threads", "1", "--target"]
+    ratios = []
+    for number in range(3):
+        done = subprocess.run([*command, tmp_path / f"{number}{suffix}"], check=True, capture_output=True, text=True)
+        figures = json.loads(done.stdout)
+        ratios.append(figures["planned_mib"] / figures["added_mib"])
     assert 0.75 < statistics.median(ratios) < 1.25, ratios
