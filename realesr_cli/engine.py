@@ -104,18 +104,20 @@ class Engine:
 
     def window_bytes(self, window_px: int, *, channels: int = 3, precise: bool = False) -> int:
         """Peak of device memory for a tile of so many input pixels: activations, the picture in float32, the result."""
-        model, value_bytes = self._model, 4 if precise else torch.finfo(self._choice.dtype).bits // 8
+        model, on_cpu, ensemble = self._model, self._choice.device.type == "cpu", self._options.self_ensemble
+        dtype = torch.float32 if precise else self._choice.dtype
+        values_per_px = model.values_per_px
+        if on_cpu and dtype == torch.float32 and model.float32_values_per_px is not None:
+            values_per_px = model.float32_values_per_px
+        tail_px = model.fast_tail_px if widths_matter(dtype, self._choice.device) else model.tail_px
+        values = window_px * values_per_px + min(window_px, tail_px) * model.tail_values_per_px
         runs = math.ceil(channels / model.channels_in)  # a model for one channel takes three as a batch
-        fast = widths_matter(torch.float32 if precise else self._choice.dtype, self._choice.device)
-        tail_px = min(window_px, model.fast_tail_px if fast else model.tail_px)
-        values = window_px * model.values_per_px + tail_px * model.tail_values_per_px
-        ensemble, on_cpu = self._options.self_ensemble, self._choice.device.type == "cpu"
         holds_result = model.holds_result or ensemble or not on_cpu
         result = (4 if precise else 1) + (4 if holds_result else 0)  # integers, and what they are rounded from
         ends = max(channels, model.channels_out) * (4 + result * model.scale**2) * (2 if ensemble else 1)
         if self._options.keep_colours:  # the result and its correction, in float32
             ends += 8 * model.channels_out * model.scale**2
-        return runs * values * value_bytes + window_px * ends
+        return runs * values * torch.finfo(dtype).bits // 8 + window_px * ends
 
     def bands(
         self, picture: Pixels, tiles: Sequence[Tile], dtype: np.dtype[Any], *, precise: bool, advance: Advance

@@ -48,6 +48,8 @@ class LoadedModel:
     supports_low_precision: bool = False
     values_per_px: int = 700
     """Peak number of activation values held at once, for each input pixel (measured, rounded up)."""
+    float32_values_per_px: int | None = None
+    """The same where a CPU computes in float32, if that was measured to be another number."""
     holds_result: bool = True
     """Whether a CPU holds the float32 result at the peak; others round it strip by strip, or take more earlier."""
     tail_values_per_px: int = 0
@@ -272,8 +274,9 @@ def _build_rrdb(raw: RawWeights, reporter: Reporter) -> dict[str, Any]:
         "pad_px": unshuffle * min(radius, trunk_pad),
         "supports_low_precision": True,
         "values_per_px": math.ceil(8 * width / unshuffle**2),
+        "float32_values_per_px": math.ceil(7 * width / 2 / unshuffle**2),
         "tail_values_per_px": 3 * width * 4**ups // unshuffle**2,
-        "tail_px": TAIL_PX * unshuffle**2 * 3 // 2,
+        "tail_px": TAIL_PX * unshuffle**2,
         "fast_tail_px": FAST_TAIL_PX // 4**ups * unshuffle**2,
         "holds_result": False,
     }
