@@ -1,6 +1,6 @@
 """A network as a list of nodes with the numbers in them: the common ground of the ONNX and the ncnn writer.
 
-Written down by hand for each architecture, not traced: the modules cast, permute and cut into strips for speed, and
+Written down by hand for each architecture, not traced: the modules cast, permute and cut into windows for speed, and
 none of that belongs in a file for other programs. Batch normalisation, colour conversion and value range are folded
 into convolutions.
 """

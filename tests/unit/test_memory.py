@@ -44,11 +44,13 @@ import numpy as np
 import torch
 from realesr_cli import DeviceOptions, TileOptions, Upscaler
 from realesr_cli.models.compact import SRVGGNetCompact
+from realesr_cli.models.rrdb import RRDBNet
 from safetensors.torch import save_file
 
 torch.manual_seed(0)
-path, precision, tile = sys.argv[1:]
-save_file(SRVGGNetCompact(channels=3, width=64, depth=4, scale=4).state_dict(), path)
+path, network, precision, tile = sys.argv[1:]
+made = RRDBNet(blocks=1) if network == "rrdb" else SRVGGNetCompact(channels=3, width=64, depth=4, scale=4)
+save_file(made.state_dict(), path)
 pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
 device = DeviceOptions(device="cpu", precision=precision, threads=1)
 with Upscaler(path, device=device, tile=TileOptions(size=int(tile))) as upscaler:
@@ -141,12 +143,20 @@ def test_pictures_of_ever_new_sizes_take_no_more_memory_in_the_end(tmp_path: Pat
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU only imitates bf16")
-@pytest.mark.parametrize(("precision", "tile"), [("bf16", "200"), ("bf16", "400")])
-def test_a_picture_takes_what_was_planned(precision: str, tile: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("network", "precision", "tile"),
+    [
+        ("compact", "bf16", "200"),
+        ("compact", "bf16", "400"),
+        ("rrdb", "bf16", "400"),
+        pytest.param("rrdb", "fp32", "400", marks=pytest.mark.slow),
+    ],
+)
+def test_a_picture_takes_what_was_planned(network: str, precision: str, tile: str, tmp_path: Path) -> None:
     ratios = []
     for _ in range(3):  # where glibc puts a map, and so what can be reused, differs from one process to the next
         done = subprocess.run(
-            [sys.executable, "-c", _ONE_PICTURE, str(tmp_path / "compact.safetensors"), precision, tile],
+            [sys.executable, "-c", _ONE_PICTURE, str(tmp_path / "x.safetensors"), network, precision, tile],
             capture_output=True,
             text=True,
             check=True,

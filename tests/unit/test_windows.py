@@ -93,17 +93,17 @@ def test_refreshed_windows_give_the_values_of_the_whole_maps(reach: int) -> None
     assert torch.equal(stale, maps)
 
 
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> list[Windows]:
-    """Makes windows of 24 to 30 columns and some 20 rows, and tells which ones were planned."""
+def small_windows(monkeypatch: pytest.MonkeyPatch, *, widths: bool = True) -> list[Windows]:
+    """Makes windows of 24 to 30 columns, or of a few whole rows where `widths` do not matter, and tells which ones."""
     made: list[Windows] = []
     original = plan_windows
 
     def planned(maps: Tensor, dtype: torch.dtype, **numbers: Any) -> Windows:
-        made.append(original(maps, dtype, **{**numbers, "fast_px": 500}))
+        made.append(original(maps, dtype, **{**numbers, "fast_px": 500, "px": 1500}))
         return made[-1]
 
     monkeypatch.setattr(windows_module, "_FAST_PX", (range(24, 31), range(24, 31)))
-    monkeypatch.setattr(windows_module, "widths_matter", lambda dtype, device: True)
+    monkeypatch.setattr(windows_module, "widths_matter", lambda dtype, device: widths)
     for user in ("compact", "rrdb"):
         monkeypatch.setattr(f"realesr_cli.models.{user}.plan_windows", planned)
     return made
@@ -122,20 +122,24 @@ def test_compact_networks_in_windows_give_the_same_values(
     torch.testing.assert_close(result, whole, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "whole rows"])
 @pytest.mark.parametrize(("ups", "unshuffle"), [(2, 1), (1, 1), (3, 1), (2, 2)])
-def test_rrdbnet_in_windows_gives_the_same_values(ups: int, unshuffle: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rrdbnet_in_windows_gives_the_same_values(
+    ups: int, unshuffle: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     network = rrdb_module.RRDBNet(width=8, blocks=2, growth=4, up_steps=ups, unshuffle=unshuffle).double()
     for parameter in network.parameters():
         parameter.data *= 3  # so that every layer counts
     x = torch.rand(2, 3, 70 * unshuffle, 82 * unshuffle, dtype=torch.float64)
     whole = network(x).detach()
-    made, widths = small_windows(monkeypatch), set()
+    made, widths = small_windows(monkeypatch, widths=narrow), set()
     network.body[0].rdb1.conv1.register_forward_pre_hook(lambda layer, inputs: widths.add(inputs[0].shape[3]))
     with torch.inference_mode():
         result = network(x)
     trunk, tail = made
-    assert len(trunk) > 4 and len(tail) > 4 and max(widths) <= 30
+    assert min(len(trunk), len(tail)) > (4 if narrow else 1)
+    assert max(widths) <= 30 if narrow else widths == {82}
     torch.testing.assert_close(result, whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
 
 
